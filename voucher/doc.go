@@ -1,0 +1,8 @@
+// Package voucher is what is said in a paid retrieval: the units, the
+// messages, their one codec, and the signatures on payments.
+//
+// The wire forms are those of the Filecoin retrieval protocol as it rides on
+// go-data-transfer (RetrievalDealProposal/1 and its answers, and the query
+// protocol /fil/retrieval/qry). The package is pure: it has no clock, does no
+// IO and starts no goroutine.
+package voucher
