@@ -3,6 +3,9 @@
 //
 // The wire forms are those of the Filecoin retrieval protocol as it rides on
 // go-data-transfer (RetrievalDealProposal/1 and its answers, and the query
-// protocol /fil/retrieval/qry). The package is pure: it has no clock, does no
-// IO and starts no goroutine.
+// protocol /fil/retrieval/qry). The package is pure: it has no clock, opens
+// nothing and starts no goroutine.
+//
+// Every number, text and list from a peer is bounded here, in the decoders:
+// what they return can be encoded again and gives the same bytes.
 package voucher
