@@ -1,0 +1,131 @@
+package transport
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	gsmsg "github.com/ipfs/go-graphsync/message"
+	gsnet "github.com/ipfs/go-graphsync/network"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// writeBuffer gathers what goes between the data of blocks. Anything longer
+// passes it by.
+const writeBuffer = 16 << 10
+
+// writePiece is the largest write, in bytes, between two looks at the clock.
+const writePiece = 256 << 10
+
+// outbound is what sending one message needs; outbounds are reused.
+type outbound struct {
+	enc messageEncoder
+	buf *bufio.Writer
+}
+
+var outbounds = sync.Pool{New: func() any {
+	return &outbound{buf: bufio.NewWriterSize(nil, writeBuffer)}
+}}
+
+func (n *fastNetwork) NewMessageSender(ctx context.Context, p peer.ID, opts gsnet.MessageSenderOpts) (gsnet.MessageSender, error) {
+	s, err := n.host.NewStream(ctx, p, n.cfg.Protocols...)
+	if err != nil {
+		return nil, err
+	}
+	stall := opts.SendTimeout
+	if stall <= 0 {
+		stall = n.cfg.StallTimeout
+	}
+	return &fastSender{net: n, s: s, stall: stall}, nil
+}
+
+func (n *fastNetwork) SendMessage(ctx context.Context, p peer.ID, m gsmsg.GraphSyncMessage) error {
+	sender, err := n.NewMessageSender(ctx, p, gsnet.MessageSenderOpts{})
+	if err != nil {
+		return err
+	}
+	if err := sender.SendMsg(ctx, m); err != nil {
+		_ = sender.Reset() // what was written is half a message
+		return err
+	}
+	return sender.Close()
+}
+
+// fastSender writes messages to one stream, one at a time.
+type fastSender struct {
+	net   *fastNetwork
+	s     network.Stream
+	stall time.Duration
+}
+
+func (f *fastSender) Close() error { return f.s.Close() }
+func (f *fastSender) Reset() error { return f.s.Reset() }
+
+// SendMsg returns when the stream has taken all of m. It fails if the stream
+// takes nothing for the send timeout, or when ctx ends. After an error the
+// stream is of no use and must be reset.
+func (f *fastSender) SendMsg(ctx context.Context, m gsmsg.GraphSyncMessage) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = f.net.recovered(r)
+		}
+	}()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	out := outbounds.Get().(*outbound)
+	defer outbounds.Put(out)
+	blks := m.Blocks()
+	if _, err := out.enc.encode(m, blks, f.net.cfg.MaxMessageSize); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = f.s.Reset() })
+	defer stop()
+	w := &progressWriter{s: f.s, stall: f.stall}
+	out.buf.Reset(w)
+	defer out.buf.Reset(nil)
+	err = out.enc.write(out.buf, blks)
+	if err == nil {
+		err = out.buf.Flush()
+	}
+	if err != nil {
+		return fmt.Errorf("send graphsync message to %s: %w", f.s.Conn().RemotePeer(), err)
+	}
+	return nil
+}
+
+// recovered turns a panic into an error.
+func (n *fastNetwork) recovered(value any) error {
+	if n.cfg.OnPanic != nil {
+		n.cfg.OnPanic(value, string(debug.Stack()))
+	}
+	return fmt.Errorf("panic in graphsync network: %v", value)
+}
+
+// progressWriter writes in pieces and moves the deadline before each, but not
+// more often than four times per timeout, because that costs a timer.
+type progressWriter struct {
+	s     network.Stream
+	stall time.Duration
+	set   time.Time // when the deadline was last moved
+}
+
+func (w *progressWriter) Write(p []byte) (total int, err error) {
+	for len(p) > 0 {
+		if now := time.Now(); now.Sub(w.set) > w.stall/4 {
+			_ = w.s.SetWriteDeadline(now.Add(w.stall)) // some streams have none
+			w.set = now
+		}
+		n, err := w.s.Write(p[:min(len(p), writePiece)])
+		total += n
+		if err != nil {
+			return total, err
+		}
+		p = p[n:]
+	}
+	return total, nil
+}
