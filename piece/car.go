@@ -127,11 +127,11 @@ func decodeHeader(raw []byte) (version uint64, roots []cid.Cid, err error) {
 		return 0, nil, fmt.Errorf("%w: header with an odd version", ErrNotCAR)
 	}
 	list, err := node.LookupByString("roots")
-	if err != nil || list.Kind() != datamodel.Kind_List {
-		if number == 1 {
-			return 0, nil, fmt.Errorf("%w: header without a list of roots", ErrNotCAR)
-		}
+	if err != nil || list.IsNull() { // a CARv2 has none here, and go-car writes no roots as null
 		return uint64(number), nil, nil
+	}
+	if list.Kind() != datamodel.Kind_List {
+		return 0, nil, fmt.Errorf("%w: roots are not a list", ErrNotCAR)
 	}
 	for it := list.ListIterator(); !it.Done(); {
 		_, item, err := it.Next()
