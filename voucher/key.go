@@ -1,6 +1,7 @@
 package voucher
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -23,9 +24,10 @@ var ErrSignature = errors.New("no good signature")
 var ErrKey = errors.New("not a secp256k1 private key")
 
 // Key is a secp256k1 private key. The zero Key signs nothing. A Key is
-// immutable and safe for concurrent use; it does not print its secret.
+// immutable and safe for concurrent use, and it does not print its secret.
+// Compare keys with Equal.
 type Key struct {
-	secret *[fcrypto.PrivateKeyBytes]byte // a pointer, so that no verb of fmt prints it
+	secret func() []byte // the bytes, not to be changed; a closure, for fmt prints whatever else it meets
 	addr   address.Address
 }
 
@@ -53,7 +55,8 @@ func KeyFromBytes(secret []byte) (Key, error) {
 	if err != nil {
 		return Key{}, fmt.Errorf("address of key: %w", err)
 	}
-	return Key{(*[fcrypto.PrivateKeyBytes]byte)(append([]byte(nil), secret...)), addr}, nil
+	own := bytes.Clone(secret)
+	return Key{func() []byte { return own }, addr}, nil
 }
 
 // Bytes returns the 32 secret bytes of k in a slice that the caller owns; nil
@@ -62,7 +65,7 @@ func (k Key) Bytes() []byte {
 	if k.secret == nil {
 		return nil
 	}
-	return append([]byte(nil), k.secret[:]...)
+	return bytes.Clone(k.secret())
 }
 
 // Address returns the f1 address of k, Undef for the zero Key.
@@ -81,7 +84,7 @@ func (k Key) SignBytes(message []byte) []byte {
 		return nil
 	}
 	digest := blake2b.Sum256(message)
-	sig, err := fcrypto.Sign(k.secret[:], digest[:])
+	sig, err := fcrypto.Sign(k.secret(), digest[:])
 	if err != nil {
 		panic("voucher: a key that was checked does not sign: " + err.Error())
 	}
