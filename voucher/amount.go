@@ -9,25 +9,6 @@ import (
 	"strings"
 )
 
-// Bytes counts raw block bytes of unique blocks put on the wire in one deal:
-// what the provider queued and the client verified, without framing.
-type Bytes uint64
-
-// MaxBytes is the largest Bytes.
-const MaxBytes = ^Bytes(0)
-
-// Add returns b+c, or MaxBytes if the sum does not fit.
-func (b Bytes) Add(c Bytes) Bytes {
-	sum, carry := bits.Add64(uint64(b), uint64(c), 0)
-	if carry != 0 {
-		return MaxBytes
-	}
-	return Bytes(sum)
-}
-
-// Sub returns b-c, or zero if c > b.
-func (b Bytes) Sub(c Bytes) Bytes { return b - min(b, c) }
-
 // Amount is an exact, non-negative sum of money in attoFIL. The zero value is
 // no money. Amounts are plain values: compare them with ==, copy them, use
 // them as map keys. Arithmetic saturates: what does not fit is MaxAmount.
@@ -103,7 +84,7 @@ func AmountFromBig(z *big.Int) (Amount, error) {
 		return Amount{}, nil
 	}
 	if z.Sign() < 0 || z.BitLen() > 128 {
-		return Amount{}, fmt.Errorf("%s bits, sign %d: %w", strconv.Itoa(z.BitLen()), z.Sign(), ErrAmount)
+		return Amount{}, fmt.Errorf("number of %d bits with sign %d: %w", z.BitLen(), z.Sign(), ErrAmount)
 	}
 	lo := new(big.Int).And(z, new(big.Int).SetUint64(^uint64(0)))
 	return Amount{new(big.Int).Rsh(z, 64).Uint64(), lo.Uint64()}, nil
@@ -145,23 +126,32 @@ func (a Amount) FIL() string {
 	return whole.String() + "." + frac + " FIL"
 }
 
-// ParseAmount reads money as people write it: "0.01FIL", "0.01 fil",
-// "2500atto", "2500 attoFIL". A bare number other than 0 has no unit and is
-// refused. The error wraps ErrAmount.
+// units are the parts of a FIL by name, with their powers of ten in attoFIL.
+var units = []struct {
+	name   string
+	places int
+}{{"atto", 0}, {"femto", 3}, {"pico", 6}, {"nano", 9}, {"micro", 12}, {"milli", 15}}
+
+// ParseAmount reads money as people write it: "0.01FIL", "0.01 fil", "5nanoFIL",
+// "2500atto". A bare number other than 0 has no unit and is refused, as is what
+// is finer than one attoFIL. The error wraps ErrAmount.
 func ParseAmount(s string) (Amount, error) {
 	text := strings.ToLower(strings.TrimSpace(s))
-	digits := 0
-	switch {
-	case strings.HasSuffix(text, "attofil"):
-		text = strings.TrimSuffix(text, "attofil")
-	case strings.HasSuffix(text, "atto"):
-		text = strings.TrimSuffix(text, "atto")
-	case strings.HasSuffix(text, "fil"):
-		text, digits = strings.TrimSuffix(text, "fil"), 18
-	case text != "0":
+	if text == "0" {
+		return Amount{}, nil
+	}
+	text, known := strings.CutSuffix(text, "fil")
+	places := 18
+	for _, u := range units {
+		if rest, ok := strings.CutSuffix(text, u.name); ok {
+			text, places, known = rest, u.places, true
+			break
+		}
+	}
+	if !known {
 		return Amount{}, fmt.Errorf("%.60q has no unit (write 0.01FIL or 2500atto): %w", s, ErrAmount)
 	}
-	a, err := parseDecimal(strings.TrimSpace(text), digits)
+	a, err := parseDecimal(strings.TrimSpace(text), places)
 	if err != nil {
 		return Amount{}, fmt.Errorf("%.60q: %w", s, err)
 	}
@@ -172,7 +162,7 @@ func ParseAmount(s string) (Amount, error) {
 // by 10^places.
 func parseDecimal(text string, places int) (Amount, error) {
 	whole, frac, point := strings.Cut(text, ".")
-	if whole == "" && frac == "" || point && frac == "" || !decimal(whole+frac) || len(whole) > 39 {
+	if point && frac == "" || !decimal(whole+frac) || len(whole) > 39 {
 		return Amount{}, ErrAmount
 	}
 	if len(frac) > places {
@@ -185,6 +175,7 @@ func parseDecimal(text string, places int) (Amount, error) {
 	return AmountFromBig(z)
 }
 
+// decimal reports whether s is one digit or more, and nothing else.
 func decimal(s string) bool {
 	for _, r := range s {
 		if r < '0' || r > '9' {

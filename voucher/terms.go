@@ -4,10 +4,8 @@ import (
 	"fmt"
 	"math/big"
 	"math/bits"
+	"strings"
 )
-
-// GiB is the unit that prices are quoted in for people.
-const GiB = Bytes(1) << 30
 
 // Price is attoFIL per byte. The zero Price is free. It is whole: a price that
 // people give per GiB is rounded up (PricePerGiB), and every place that shows
@@ -24,6 +22,21 @@ func PricePerGiB(a Amount) (Price, error) {
 		return 0, fmt.Errorf("price of %s per GiB is too large: %w", a.FIL(), ErrAmount)
 	}
 	return Price(z.Uint64()), nil
+}
+
+// ParsePricePerGiB reads a price as people write it, "0.01FIL" or
+// "0.01FIL/GiB", and returns it rounded up (see PricePerGiB). The error wraps
+// ErrAmount.
+func ParsePricePerGiB(s string) (Price, error) {
+	text := strings.TrimSpace(s)
+	if i := len(text) - len("/gib"); i >= 0 && strings.EqualFold(text[i:], "/gib") {
+		text = text[:i]
+	}
+	a, err := ParseAmount(text)
+	if err != nil {
+		return 0, err
+	}
+	return PricePerGiB(a)
 }
 
 // PerGiB returns what a GiB costs at price p.
