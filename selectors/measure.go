@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/ipfs/go-cid"
-	"github.com/ipfs/go-unixfsnode"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/datamodel"
 )
@@ -42,10 +41,6 @@ type Count struct {
 // is not there or its size is not known; the block is then read. A Sizer must be
 // as fast as an index, and must not say ok for a block that the store lacks.
 type Sizer func(cid.Cid) (size uint64, ok bool)
-
-// AddReifiers teaches ls to interpret UnixFS. Selectors of Path and EntityBytes
-// need it on both sides of a transfer, and in Measure and Complete.
-func AddReifiers(ls *ipld.LinkSystem) { unixfsnode.AddUnixFSReificationToLinkSystem(ls) }
 
 // Measure returns what a transfer of the selection puts on the wire: it walks
 // sel from root over the blocks of ls the way go-graphsync v0.18 does when it
