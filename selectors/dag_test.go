@@ -156,8 +156,7 @@ func (s *store) raw(data []byte) cid.Cid {
 
 // plain counts the plainest way there is: it walks, lists what is asked of the
 // store, and adds it up afterwards. Measure is held to it.
-func plain(ls ipld.LinkSystem, root cid.Cid, sel datamodel.Node) (Count, error) {
-	var asked []cid.Cid
+func plain(ls ipld.LinkSystem, root cid.Cid, sel datamodel.Node) (c Count, asked []cid.Cid, err error) {
 	data, read := map[cid.Cid][]byte{}, ls.StorageReadOpener
 	ls.StorageReadOpener = func(lc linking.LinkContext, l datamodel.Link) (io.Reader, error) {
 		c := l.(cidlink.Link).Cid
@@ -169,8 +168,8 @@ func plain(ls ipld.LinkSystem, root cid.Cid, sel datamodel.Node) (Count, error) 
 		data[c] = must(io.ReadAll(r))
 		return bytes.NewBuffer(data[c]), nil
 	}
-	err := walkPlain(ls, root, sel)
-	c := Count{Links: uint64(len(asked)), Blocks: uint64(len(data))}
+	err = walkPlain(ls, root, sel)
+	c = Count{Links: uint64(len(asked)), Blocks: uint64(len(data))}
 	for _, d := range data {
 		c.Bytes += uint64(len(d))
 	}
@@ -181,7 +180,7 @@ func plain(ls ipld.LinkSystem, root cid.Cid, sel datamodel.Node) (Count, error) 
 			c.Missing = append(c.Missing, a)
 		}
 	}
-	return c, err
+	return c, asked, err
 }
 
 func walkPlain(ls ipld.LinkSystem, root cid.Cid, sel datamodel.Node) error {

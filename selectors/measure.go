@@ -52,9 +52,9 @@ type Sizer func(cid.Cid) (size uint64, ok bool)
 //     of ls is taken for a missing block.
 //   - A CID with an identity hash is a link like any other: it is asked of ls,
 //     and counts if ls has it.
-//   - An empty block counts as missing if ls hands it out in anything but a
-//     *bytes.Buffer that holds a non-nil slice: graphsync tells it from a
-//     missing one by that.
+//   - An empty block counts as missing if copying it out of ls's reader leaves
+//     a nil slice, because graphsync tells it from a missing one by that. A
+//     *bytes.Buffer around a non-nil slice is safe, a *bytes.Reader is not.
 //   - Files that match are read through, as far as they match.
 //
 // maxLinks is graphsync's link budget; 0 is none. The root takes one, and a
