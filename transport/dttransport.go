@@ -1,0 +1,153 @@
+package transport
+
+import (
+	"context"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	dtnet "github.com/filecoin-project/go-data-transfer/v2/network"
+	dtgs "github.com/filecoin-project/go-data-transfer/v2/transport/graphsync"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
+)
+
+// guardedTransport is data-transfer's graphsync transport without its deadlocks.
+type guardedTransport struct {
+	*dtgs.Transport
+	work sync.WaitGroup // cleanups
+}
+
+var _ datatransfer.PauseableTransport = (*guardedTransport)(nil)
+
+// WrapTransport guards data-transfer's graphsync transport. Its exchange should
+// be one of WrapExchange. The result is what to give to the manager.
+func WrapTransport(t *dtgs.Transport) datatransfer.PauseableTransport {
+	return &guardedTransport{Transport: t}
+}
+
+// CleanupChannel forgets a channel. It returns at once. data-transfer calls it
+// from the channel's state machine, or from a request hook that holds the
+// channel's lock, and it takes that lock, while the hook may be waiting for the
+// state machine: done in place, either stops the node for good.
+func (t *guardedTransport) CleanupChannel(chid datatransfer.ChannelID) {
+	t.work.Go(func() { t.Transport.CleanupChannel(chid) })
+}
+
+// TransferGuard configures WrapTransferNetwork.
+type TransferGuard struct {
+	// Rate and Burst bound the messages of one peer. Default 200 per second, 400
+	// at once.
+	Rate  rate.Limit
+	Burst int
+
+	// Logger is where drops and recovered panics go. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// maxTransferPeers is how many peers' message rates are remembered.
+const maxTransferPeers = 4096
+
+// guardedTransferNet is a data-transfer network that drops what may not come
+// on its streams.
+type guardedTransferNet struct {
+	dtnet.DataTransferNetwork
+	cfg    TransferGuard
+	counts *counts
+
+	mu     sync.Mutex // guards the fields below
+	limits map[peer.ID]*rate.Limiter
+}
+
+// WrapTransferNetwork puts a guard between net and the manager that sits on it.
+// Requests that open or restart a channel are dropped: a pull travels with its
+// graphsync request, and alone it would make the provider keep a record of a
+// channel that serves nothing; a push is not served. A panic while a message is
+// handled drops the message; unguarded it ends the process.
+func WrapTransferNetwork(net dtnet.DataTransferNetwork, cfg TransferGuard) dtnet.DataTransferNetwork {
+	cfg.Rate = orDefault(cfg.Rate, 200)
+	cfg.Burst = orDefault(cfg.Burst, 400)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &guardedTransferNet{DataTransferNetwork: net, cfg: cfg, counts: newCounts(), limits: make(map[peer.ID]*rate.Limiter)}
+}
+
+// SetDelegate registers the manager as the receiver of what passes the guard.
+func (n *guardedTransferNet) SetDelegate(r dtnet.Receiver) {
+	n.DataTransferNetwork.SetDelegate(&transferReceiver{r, n})
+}
+
+// pass says whether a message of p comes slowly enough.
+func (n *guardedTransferNet) pass(p peer.ID) bool {
+	n.mu.Lock()
+	l := n.limits[p]
+	if l == nil {
+		if len(n.limits) >= maxTransferPeers {
+			clear(n.limits) // rare; each peer gets a new burst
+		}
+		l = rate.NewLimiter(n.cfg.Rate, n.cfg.Burst)
+		n.limits[p] = l
+	}
+	n.mu.Unlock()
+	if l.Allow() {
+		return true
+	}
+	n.counts.add(ReasonRate)
+	return false
+}
+
+func (n *guardedTransferNet) recovered(p peer.ID) {
+	if r := recover(); r != nil {
+		n.counts.add(ReasonPanic)
+		n.cfg.Logger.Error("recovered from a panic", "in", "data-transfer message", "peer", p, "panic", r, "stack", string(debug.Stack()))
+	}
+}
+
+type transferReceiver struct {
+	dtnet.Receiver
+	net *guardedTransferNet
+}
+
+func (r *transferReceiver) ReceiveRequest(ctx context.Context, p peer.ID, m datatransfer.Request) {
+	defer r.net.recovered(p)
+	if m.IsNew() || m.IsRestart() {
+		r.net.counts.add(ReasonTransfer)
+		r.net.cfg.Logger.Info("data-transfer request dropped", "peer", p, "reason", "channels are opened by graphsync requests")
+		return
+	}
+	if r.net.pass(p) {
+		r.Receiver.ReceiveRequest(ctx, p, m)
+	}
+}
+
+func (r *transferReceiver) ReceiveResponse(ctx context.Context, p peer.ID, m datatransfer.Response) {
+	defer r.net.recovered(p)
+	if r.net.pass(p) {
+		r.Receiver.ReceiveResponse(ctx, p, m)
+	}
+}
+
+func (r *transferReceiver) ReceiveRestartExistingChannelRequest(ctx context.Context, p peer.ID, m datatransfer.Request) {
+	defer r.net.recovered(p)
+	if r.net.pass(p) {
+		r.Receiver.ReceiveRestartExistingChannelRequest(ctx, p, m)
+	}
+}
+
+// Shutdown disconnects the transport from graphsync and waits for cleanups, at
+// most until ctx is done.
+func (t *guardedTransport) Shutdown(ctx context.Context) error {
+	err := t.Transport.Shutdown(ctx)
+	clean := make(chan struct{})
+	go func() {
+		t.work.Wait()
+		close(clean)
+	}()
+	select {
+	case <-clean:
+	case <-ctx.Done():
+	}
+	return err
+}

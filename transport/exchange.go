@@ -1,0 +1,347 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-graphsync"
+	gsimpl "github.com/ipfs/go-graphsync/impl"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// GuardConfig configures an Exchange.
+type GuardConfig struct {
+	// Network is the guarded network that the exchange sits on. With it, the old
+	// request of a channel is ended before its restart, and the requests of peers
+	// that went away are ended. Without it, a restart is refused until the old
+	// request has ended.
+	Network *GuardedNetwork
+
+	// Admit may refuse what has passed all other checks. It runs on graphsync's
+	// one response goroutine: it must not block and must not call graphsync or
+	// data-transfer. Default: everything is admitted.
+	Admit func(Incoming) error
+
+	// MaxLivePerPeer is how many requests a peer may have at once. Default 64.
+	MaxLivePerPeer int
+
+	// MaxResent is how many bytes a channel may have sent again, in this process.
+	// data-transfer does not count them, so this is what a peer can get for
+	// nothing. Default 64 MiB.
+	MaxResent uint64
+
+	// Window is how many block bytes may be queued for a peer and not yet be
+	// handed to the network. The traversal waits there. It must be well below
+	// graphsync's MaxMemoryPerPeerResponder: graphsync waits for that memory on
+	// the one goroutine that serves all peers. Default 16 MiB.
+	Window uint64
+
+	// KeepChannels is how many channels Progress remembers. Default 65536.
+	KeepChannels int
+
+	// GoneAfter is how long after its last connection a peer's requests are
+	// ended. Default 30 s.
+	GoneAfter time.Duration
+
+	// SettleTimeout is how long a restart waits for the old request of its channel
+	// to end. Default 5 s.
+	SettleTimeout time.Duration
+
+	// Logger is where refusals and recovered panics go. Default slog.Default().
+	Logger *slog.Logger
+}
+
+func (c GuardConfig) withDefaults() GuardConfig {
+	c.MaxLivePerPeer = orDefault(c.MaxLivePerPeer, 64)
+	c.MaxResent = orDefault(c.MaxResent, 64<<20)
+	c.Window = orDefault(c.Window, 16<<20)
+	c.KeepChannels = orDefault(c.KeepChannels, 1<<16)
+	c.GoneAfter = orDefault(c.GoneAfter, 30*time.Second)
+	c.SettleTimeout = orDefault(c.SettleTimeout, 5*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// orDefault returns v, or def if v is zero.
+func orDefault[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// Exchange is a graphsync exchange that admits only honest requests, counts
+// what it serves, and can be paused and resumed without holding anything up. It
+// is what to give to data-transfer's graphsync transport. It may be used
+// concurrently.
+type Exchange struct {
+	graphsync.GraphExchange // everything that is not guarded
+
+	cfg    GuardConfig
+	self   peer.ID
+	table  *table
+	flow   *flow
+	counts *counts
+	log    *slog.Logger
+
+	ctx        context.Context // ends when the exchange is closed
+	stop       context.CancelFunc
+	spawning   sync.Mutex     // held to start a goroutine and to close
+	work       sync.WaitGroup // goroutines that resume and settle requests
+	unregister []graphsync.UnregisterHookFunc
+}
+
+var _ graphsync.GraphExchange = (*Exchange)(nil)
+
+// WrapExchange puts the guard around gs, the exchange of the node self. gs must
+// reject requests by default, and nothing but the Exchange may register hooks
+// on it. Close it after gs has been stopped.
+func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Exchange {
+	cfg = cfg.withDefaults()
+	ctx, stop := context.WithCancel(context.Background())
+	e := &Exchange{
+		GraphExchange: gs,
+		cfg:           cfg,
+		self:          self,
+		table:         newTable(cfg.KeepChannels),
+		flow:          newFlow(cfg.Window),
+		counts:        newCounts(),
+		log:           cfg.Logger,
+		ctx:           ctx,
+		stop:          stop,
+	}
+	// These come first, so that they see every request and block: graphsync stops
+	// at the first hook that pauses or refuses.
+	e.unregister = append(e.unregister,
+		gs.RegisterIncomingRequestHook(e.admit),
+		gs.RegisterOutgoingBlockHook(e.count),
+		gs.RegisterBlockSentListener(e.written),
+		gs.RegisterCompletedResponseListener(func(_ peer.ID, r graphsync.RequestData, _ graphsync.ResponseStatusCode) { e.ended(r.ID()) }),
+		gs.RegisterRequestorCancelledListener(func(_ peer.ID, r graphsync.RequestData) { e.ended(r.ID()) }),
+		gs.RegisterNetworkErrorListener(func(_ peer.ID, r graphsync.RequestData, _ error) { e.failed(r.ID()) }),
+	)
+	if cfg.Network != nil {
+		cfg.Network.bind(e)
+	}
+	return e
+}
+
+// Close stops the goroutines of the exchange and waits for them. It does not
+// stop graphsync.
+func (e *Exchange) Close() error {
+	if e.cfg.Network != nil {
+		e.cfg.Network.Close()
+	}
+	e.spawning.Lock()
+	e.stop()
+	e.spawning.Unlock()
+	e.flow.close()
+	e.work.Wait()
+	for _, u := range e.unregister {
+		u()
+	}
+	return nil
+}
+
+// Refused returns how many requests were refused, by reason, and how many
+// panics were recovered from.
+func (e *Exchange) Refused() map[Reason]uint64 { return e.counts.all() }
+
+// spawn runs f unless the exchange is closed.
+func (e *Exchange) spawn(f func()) {
+	e.spawning.Lock()
+	defer e.spawning.Unlock()
+	if e.ctx.Err() == nil {
+		e.work.Go(f)
+	}
+}
+
+// admit is the first hook that an incoming request meets.
+func (e *Exchange) admit(p peer.ID, req graphsync.RequestData, ha graphsync.IncomingRequestHookActions) {
+	defer e.recovered("admission of a request", ha.TerminateWithError)
+	in, err := examine(e.self, p, req)
+	if err == nil && e.cfg.Admit != nil {
+		if aerr := e.cfg.Admit(in); aerr != nil {
+			err = fmt.Errorf("%w: %w", &Refusal{ReasonNotAdmitted, "not admitted"}, aerr)
+		}
+	}
+	if err == nil {
+		_, err = e.table.admit(in, e.cfg.MaxLivePerPeer)
+	}
+	if err == nil {
+		return
+	}
+	why := reasonOf(err, ReasonMalformed)
+	e.counts.add(why)
+	e.log.Info("request refused", "peer", p, "request", req.ID(), "root", req.Root(), "error", err)
+	if why == ReasonLive {
+		e.spawn(func() { e.settle(e.ctx, in.Channel) })
+	}
+	// No extension is sent along: its memory would be waited for by the goroutine
+	// that serves all peers.
+	ha.TerminateWithError(err)
+}
+
+// count meets every block of a response before data-transfer does.
+func (e *Exchange) count(_ peer.ID, req graphsync.RequestData, b graphsync.BlockData, ha graphsync.OutgoingBlockHookActions) {
+	s := e.table.get(req.ID())
+	if s == nil {
+		ha.TerminateWithError(refuse(ReasonNotAdmitted, "request %s was not admitted", req.ID()))
+		return
+	}
+	if resent := s.meter.block(s.id, b); resent > e.cfg.MaxResent {
+		e.counts.add(ReasonResent)
+		ha.TerminateWithError(refuse(ReasonResent, "channel %s had %d bytes sent again, more than %d", s.channel, resent, e.cfg.MaxResent))
+		return
+	}
+	e.flow.queue(s, b.BlockSizeOnWire())
+}
+
+// written meets every block that was handed to the network.
+func (e *Exchange) written(_ peer.ID, req graphsync.RequestData, b graphsync.BlockData) {
+	if s := e.table.get(req.ID()); s != nil {
+		s.meter.written(b.BlockSizeOnWire())
+		e.flow.release(s, b.BlockSizeOnWire())
+	}
+}
+
+// ended is called when graphsync has let go of a request.
+func (e *Exchange) ended(id graphsync.RequestID) {
+	s := e.table.get(id)
+	if s == nil {
+		return
+	}
+	e.table.end(id)
+	e.flow.drop(s)
+	if e.cfg.Network != nil {
+		e.cfg.Network.forget(s.peer, id)
+	}
+}
+
+// failed is called when something of a request could not be sent. Graphsync
+// ends such a request without telling, a running one at its next block.
+func (e *Exchange) failed(id graphsync.RequestID) {
+	s := e.table.get(id)
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	first := !s.dying
+	s.dying = true
+	s.mu.Unlock()
+	e.flow.drop(s)
+	if first {
+		e.spawn(func() { e.settle(e.ctx, s.channel) })
+	}
+}
+
+// settle ends the live requests of a channel and waits until graphsync has let
+// go of them, at most SettleTimeout. It must not be called on a goroutine of
+// graphsync.
+func (e *Exchange) settle(ctx context.Context, chid datatransfer.ChannelID) bool {
+	return e.settleAll(ctx, e.table.live(chid))
+}
+
+func (e *Exchange) settleAll(ctx context.Context, ss []*served) bool {
+	if len(ss) == 0 {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.SettleTimeout)
+	defer cancel()
+	for _, s := range ss {
+		e.cancel(ctx, s)
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		turn, done := context.WithTimeout(ctx, wait)
+		over := await(turn, ss)
+		done()
+		if over || ctx.Err() != nil {
+			return over
+		}
+		e.sweep(ss)
+	}
+}
+
+// cancel ends a request as if its peer had cancelled it: nothing needs to be
+// sent for that to take effect.
+func (e *Exchange) cancel(ctx context.Context, s *served) {
+	if e.cfg.Network != nil && e.cfg.Network.cancel(ctx, s.peer, s.id) {
+		return
+	}
+	if err := e.GraphExchange.Cancel(ctx, s.id); errors.As(err, new(graphsync.RequestNotFoundErr)) {
+		e.ended(s.id)
+	}
+}
+
+// sweep ends the requests that graphsync no longer runs. It asks, because
+// graphsync does not tell of a request that ended after a send failed.
+func (e *Exchange) sweep(ss []*served) {
+	gs, ok := e.GraphExchange.(interface {
+		PeerState(peer.ID) gsimpl.PeerState
+	})
+	if !ok {
+		return
+	}
+	for _, s := range ss {
+		state, has := gs.PeerState(s.peer).IncomingState.RequestStates[s.id]
+		if !has || state == graphsync.CompletingSend {
+			e.ended(s.id)
+		}
+	}
+}
+
+// gone ends the requests of a peer that went away.
+func (e *Exchange) gone(p peer.ID) {
+	if ss := e.table.ofPeer(p); len(ss) != 0 {
+		e.log.Info("ending the requests of a peer that went away", "peer", p, "requests", len(ss))
+		e.settleAll(e.ctx, ss)
+	}
+}
+
+// recovered turns a panic of a hook into the failure of what it was called for.
+// It must be deferred directly.
+func (e *Exchange) recovered(what string, fail func(error)) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	e.counts.add(ReasonPanic)
+	e.log.Error("recovered from a panic", "in", what, "panic", r, "stack", string(debug.Stack()))
+	if fail != nil {
+		// The text goes into data-transfer's record: no stack.
+		fail(refuse(ReasonPanic, "panic in %s", what))
+	}
+}
+
+// counts are counters by reason.
+type counts struct {
+	mu sync.Mutex // guards n
+	n  map[Reason]uint64
+}
+
+func newCounts() *counts { return &counts{n: make(map[Reason]uint64)} }
+
+func (c *counts) add(r Reason) {
+	c.mu.Lock()
+	c.n[r]++
+	c.mu.Unlock()
+}
+
+func (c *counts) all() map[Reason]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make(map[Reason]uint64, len(c.n))
+	for r, n := range c.n {
+		out[r] = n
+	}
+	return out
+}

@@ -1,0 +1,175 @@
+package transport
+
+import (
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-graphsync"
+	gsmsg "github.com/ipfs/go-graphsync/message"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// filter returns the requests of p that may pass, cancels apart from the rest.
+func (n *GuardedNetwork) filter(p peer.ID, reqs []gsmsg.GraphSyncRequest) (cancels, rest []gsmsg.GraphSyncRequest) {
+	for i, req := range reqs {
+		var err error
+		if i >= n.cfg.MaxRequests {
+			err = refuse(ReasonRate, "more than %d requests in a message", n.cfg.MaxRequests)
+		} else {
+			err = n.check(p, req)
+		}
+		switch {
+		case err != nil:
+			n.offence(p, err)
+		case req.Type() == graphsync.RequestTypeCancel:
+			cancels = append(cancels, req)
+		default:
+			rest = append(rest, req)
+		}
+	}
+	return cancels, rest
+}
+
+// check decides on one request of p and remembers its id.
+func (n *GuardedNetwork) check(p peer.ID, req gsmsg.GraphSyncRequest) error {
+	if err := wellFormed(req); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.remoteOf(p)
+	if !r.limit.Allow() {
+		return refuse(ReasonRate, "requests come faster than %v per second", n.cfg.Rate)
+	}
+	cancelled, known := r.known[req.ID()]
+	switch req.Type() {
+	case graphsync.RequestTypeNew:
+		if known && !cancelled {
+			return refuse(ReasonDuplicate, "request id %s is in use", req.ID())
+		}
+		if n.ofOther(p, req.ID()) {
+			return refuse(ReasonNotOwner, "request id %s is another peer's", req.ID())
+		}
+		r.learn(req.ID(), n.cfg.MaxKnown)
+	case graphsync.RequestTypeCancel:
+		if !known {
+			return refuse(ReasonNotOwner, "cancels request %s, which is not its own", req.ID())
+		}
+		r.known[req.ID()] = true
+	default:
+		if !known {
+			return refuse(ReasonNotOwner, "updates request %s, which is not its own", req.ID())
+		}
+	}
+	return nil
+}
+
+// ofOther says whether id is that of a live request of another peer. It is
+// called with mu held.
+func (n *GuardedNetwork) ofOther(p peer.ID, id graphsync.RequestID) bool {
+	if n.exchange == nil {
+		return false
+	}
+	s := n.exchange.table.get(id)
+	return s != nil && s.peer != p
+}
+
+// wellFormed refuses a request that could crash graphsync or data-transfer. It
+// is pure.
+func wellFormed(req gsmsg.GraphSyncRequest) error {
+	switch req.Type() {
+	case graphsync.RequestTypeCancel:
+		return nil
+	case graphsync.RequestTypeUpdate:
+		return checkUpdate(req)
+	case graphsync.RequestTypeNew:
+	default:
+		return refuse(ReasonMalformed, "request type %.32q", string(req.Type()))
+	}
+	if !req.Root().Defined() || isNull(req.Selector()) {
+		return refuse(ReasonMalformed, "request has no root or no selector")
+	}
+	for _, name := range req.ExtensionNames() {
+		if v, _ := req.Extension(name); isNull(v) {
+			return refuse(ReasonMalformed, "extension %.64q is null", string(name))
+		}
+	}
+	return nil
+}
+
+// offence counts what was dropped, and closes the connection to a peer that has
+// offended too often.
+func (n *GuardedNetwork) offence(p peer.ID, err error) {
+	why := reasonOf(err, ReasonMalformed)
+	n.counts.add(why)
+	n.cfg.Logger.Info("request dropped", "peer", p, "error", err)
+	if why == ReasonNotOwner {
+		return // an honest peer may cancel what has just ended; ids cannot be guessed
+	}
+	n.mu.Lock()
+	r := n.remoteOf(p)
+	r.offences++
+	closing := n.cfg.Offences > 0 && r.offences >= n.cfg.Offences && n.cfg.ClosePeer != nil
+	if closing {
+		r.offences = 0
+	}
+	n.mu.Unlock()
+	if closing {
+		go n.cfg.ClosePeer(p)
+	}
+}
+
+// responses returns the responses of p without those that hold a null extension.
+func (n *GuardedNetwork) responses(p peer.ID, rs []gsmsg.GraphSyncResponse) map[graphsync.RequestID]gsmsg.GraphSyncResponse {
+	if len(rs) == 0 {
+		return nil
+	}
+	out := make(map[graphsync.RequestID]gsmsg.GraphSyncResponse, len(rs))
+	for _, r := range rs {
+		if hasNull(r) {
+			n.offence(p, refuse(ReasonMalformed, "response with a null extension"))
+			continue
+		}
+		out[r.RequestID()] = r
+	}
+	return out
+}
+
+func anyNull(rs []gsmsg.GraphSyncResponse) bool {
+	for _, r := range rs {
+		if hasNull(r) {
+			return true
+		}
+	}
+	return false
+}
+
+func hasNull(r gsmsg.GraphSyncResponse) bool {
+	for _, name := range r.ExtensionNames() {
+		if v, _ := r.Extension(name); isNull(v) {
+			return true
+		}
+	}
+	return false
+}
+
+func requestMap(reqs []gsmsg.GraphSyncRequest) map[graphsync.RequestID]gsmsg.GraphSyncRequest {
+	if len(reqs) == 0 {
+		return nil
+	}
+	m := make(map[graphsync.RequestID]gsmsg.GraphSyncRequest, len(reqs))
+	for _, r := range reqs {
+		m[r.ID()] = r
+	}
+	return m
+}
+
+func blockMap(bs []blocks.Block) map[cid.Cid]blocks.Block {
+	if len(bs) == 0 {
+		return nil
+	}
+	m := make(map[cid.Cid]blocks.Block, len(bs))
+	for _, b := range bs {
+		m[b.Cid()] = b
+	}
+	return m
+}

@@ -1,0 +1,164 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ipfs/go-graphsync"
+)
+
+// Pause asks a response to pause at its next block. It returns at once and is
+// undone by Unpause, also before it has taken effect. Pausing what is paused is
+// no error. This node's own requests are paused by graphsync.
+func (e *Exchange) Pause(ctx context.Context, id graphsync.RequestID) error {
+	s := e.table.get(id)
+	if s == nil {
+		return e.GraphExchange.Pause(ctx, id)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.paused || s.resuming {
+		s.wantPause = true
+	}
+	return nil
+}
+
+// Unpause lets a paused response go on and sends ext along. It returns at once:
+// data-transfer calls it with the channel locked, and graphsync's goroutine may
+// be waiting for that lock. A pause that a block hook has decided on but
+// graphsync has not carried out yet is undone as soon as it has been. If nothing
+// is paused ext is sent and the response goes on. It fails only if the request
+// has ended. This node's own requests are resumed by graphsync.
+//
+// Unpause never undoes a pause that is decided on after it has been called,
+// except one that is being decided on at that moment: by then the limit that it
+// is decided by may already have been raised.
+func (e *Exchange) Unpause(ctx context.Context, id graphsync.RequestID, ext ...graphsync.ExtensionData) error {
+	s := e.table.get(id)
+	if s == nil {
+		return e.GraphExchange.Unpause(ctx, id, ext...)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || s.dying {
+		return graphsync.RequestNotFoundErr{}
+	}
+	s.wantPause = false
+	s.wanted = true
+	s.updates = merge(s.updates, ext)
+	if !s.resuming && e.ctx.Err() == nil {
+		s.resuming = true
+		e.spawn(func() { e.resume(s) })
+	}
+	return nil
+}
+
+// merge returns old with the extensions of ext, the newer ones winning.
+func merge(old, ext []graphsync.ExtensionData) []graphsync.ExtensionData {
+	out := make([]graphsync.ExtensionData, 0, len(old)+len(ext))
+	for _, o := range old {
+		if !hasName(ext, o.Name) {
+			out = append(out, o)
+		}
+	}
+	return append(out, ext...)
+}
+
+func hasName(ext []graphsync.ExtensionData, name graphsync.ExtensionName) bool {
+	for _, x := range ext {
+		if x.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// resume carries out Unpause: by level, until it holds. There is at most one
+// goroutine of it per request.
+func (e *Exchange) resume(s *served) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		step, ext, more := s.nextStep()
+		if !more {
+			return
+		}
+		switch {
+		case step.hook != nil: // a block is being decided on
+			select {
+			case <-step.hook:
+			case <-s.done:
+			case <-e.ctx.Done():
+			}
+			wait = time.Millisecond
+			continue
+		case !step.paused:
+			if len(ext) != 0 {
+				// The request may have ended meanwhile; then nobody wants to know.
+				_ = e.GraphExchange.SendUpdate(e.ctx, s.id, ext...)
+			}
+			continue
+		}
+		err := e.GraphExchange.Unpause(e.ctx, s.id, ext...)
+		if err == nil {
+			wait = time.Millisecond
+			continue
+		}
+		if errors.As(err, new(graphsync.RequestNotFoundErr)) || e.ctx.Err() != nil {
+			s.giveUp()
+			return
+		}
+		// "request is not paused": the hook has asked for the pause but the worker has
+		// not come to rest, or the response is already complete.
+		s.again(ext)
+		pause(e.ctx, s.done, wait)
+	}
+}
+
+// pause waits for d, done or ctx.
+func pause(ctx context.Context, done <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// resumeStep is what to do next for a wanted resume.
+type resumeStep struct {
+	hook   chan struct{} // not nil: wait for it
+	paused bool          // true: call Unpause
+}
+
+// nextStep takes the next step of a resume, and returns false if there is none.
+// The pause is marked as undone before graphsync is told, because after it was
+// told the next block may pause again at any moment.
+func (s *served) nextStep() (resumeStep, []graphsync.ExtensionData, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || s.dying || !s.wanted {
+		s.resuming = false
+		return resumeStep{}, nil, false
+	}
+	if s.hookEnd != nil {
+		return resumeStep{hook: s.hookEnd}, nil, true
+	}
+	step, ext := resumeStep{paused: s.paused}, s.updates
+	s.paused, s.wanted, s.updates = false, false, nil
+	return step, ext, true
+}
+
+// again puts back a step that did not take effect.
+func (s *served) again(ext []graphsync.ExtensionData) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused, s.wanted = true, true
+	s.updates = merge(ext, s.updates)
+}
+
+func (s *served) giveUp() {
+	s.mu.Lock()
+	s.resuming = false
+	s.mu.Unlock()
+}
