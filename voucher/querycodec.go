@@ -1,8 +1,6 @@
 package voucher
 
-import (
-	"github.com/ipld/go-ipld-prime/datamodel"
-)
+import "github.com/ipld/go-ipld-prime/datamodel"
 
 // MarshalCBORMap returns q as QueryProtocol carries it.
 func (q Query) MarshalCBORMap() ([]byte, error) {
@@ -110,7 +108,7 @@ func (q QueryResponse) write() *writer {
 	return w
 }
 
-// read reads the fields of responseKeys but UnsealPrice.
+// readResponse reads the fields of responseKeys but UnsealPrice.
 func readResponse(r *reader) QueryResponse {
 	return QueryResponse{
 		Status:                     QueryResponseStatus(r.uint("Status")),
@@ -182,13 +180,15 @@ func UnmarshalQueryResponseV0(b []byte) (QueryResponse, error) {
 	if err != nil {
 		return QueryResponse{}, err
 	}
-	keys := responseKeys
-	if n.Length() == int64(len(keys)-1) {
+	keys, first := responseKeys, n.Length() == int64(len(responseKeys)-1)
+	if first {
 		keys = keys[:len(keys)-1]
 	}
 	r := readTuple("query response", n, keys...)
 	q := readResponse(r)
-	q.UnsealPrice = zeroOr(optional(r, "UnsealPrice", r.amount))
+	if !first {
+		q.UnsealPrice = r.amount("UnsealPrice")
+	}
 	if err := r.finish(); err != nil {
 		return QueryResponse{}, err
 	}
