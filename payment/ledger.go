@@ -151,10 +151,11 @@ func (l *ledger) read(ctx context.Context, look func(*tx) error) error {
 // tx is one transaction. Its first failure sticks: later calls do nothing, and
 // whatever was decided on what they returned is discarded by the ledger.
 type tx struct {
-	ctx  context.Context
-	conn *sql.Conn
-	open bool
-	err  error
+	ctx   context.Context
+	conn  *sql.Conn
+	stmts map[string]*sql.Stmt // prepared once for all decisions of a batch
+	open  bool
+	err   error
 }
 
 // begin takes a connection and begins. The connection is told to sync every
@@ -164,9 +165,9 @@ func (l *ledger) begin(ctx context.Context, how string) (*tx, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to payment database: %w", err)
 	}
-	t := &tx{ctx: ctx, conn: conn}
-	t.exec(`PRAGMA synchronous = FULL`)
-	t.exec(how)
+	t := &tx{ctx: ctx, conn: conn, stmts: make(map[string]*sql.Stmt)}
+	t.run(`PRAGMA synchronous = FULL`)
+	t.run(how)
 	t.open = t.err == nil
 	if !t.open {
 		t.close()
@@ -178,13 +179,16 @@ func (l *ledger) begin(ctx context.Context, how string) (*tx, error) {
 // commit makes what was written durable. If it fails nothing was written, or
 // the outcome is not known; asking again is safe for every decision here.
 func (t *tx) commit() error {
-	t.exec("COMMIT")
+	t.run("COMMIT")
 	t.open = t.err != nil
 	return t.err
 }
 
 // close gives the connection back, undoing what was not committed.
 func (t *tx) close() {
+	for _, s := range t.stmts {
+		_ = s.Close() // what it did is committed or undone by the transaction
+	}
 	if t.open {
 		t.open = false
 		// The context may have ended: undo without it, or the connection would
@@ -205,44 +209,74 @@ func (t *tx) discard() {
 	_ = t.conn.Close()
 }
 
-func (t *tx) exec(query string, args ...any) {
-	if t.err != nil {
-		return
+// run executes a script that is not worth preparing.
+func (t *tx) run(script string) {
+	if t.err == nil {
+		_, err := t.conn.ExecContext(t.ctx, script)
+		t.fail(err)
 	}
-	if _, err := t.conn.ExecContext(t.ctx, query, args...); err != nil {
-		t.err = fmt.Errorf("payment database: %w", err)
+}
+
+func (t *tx) exec(query string, args ...any) {
+	if s := t.prepare(query); s != nil {
+		_, err := s.ExecContext(t.ctx, args...)
+		t.fail(err)
 	}
 }
 
 // row scans the first row into dest, and reports whether there was one.
 func (t *tx) row(query string, args []any, dest ...any) bool {
-	if t.err != nil {
+	s := t.prepare(query)
+	if s == nil {
 		return false
 	}
-	err := t.conn.QueryRowContext(t.ctx, query, args...).Scan(dest...)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		t.err = fmt.Errorf("payment database: %w", err)
+	err := s.QueryRowContext(t.ctx, args...).Scan(dest...)
+	if !errors.Is(err, sql.ErrNoRows) {
+		t.fail(err)
 	}
 	return err == nil
 }
 
 // rows scans every row into dest and calls each after each.
 func (t *tx) rows(query string, args []any, dest []any, each func()) {
-	if t.err != nil {
+	s := t.prepare(query)
+	if s == nil {
 		return
 	}
-	rows, err := t.conn.QueryContext(t.ctx, query, args...)
+	rows, err := s.QueryContext(t.ctx, args...)
 	if err != nil {
-		t.err = fmt.Errorf("payment database: %w", err)
+		t.fail(err)
 		return
 	}
 	defer rows.Close()
-	for err == nil && rows.Next() {
-		if err = rows.Scan(dest...); err == nil {
-			each()
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			t.fail(err)
+			return
 		}
+		each()
 	}
-	if err = errors.Join(err, rows.Err()); err != nil {
+	t.fail(rows.Err())
+}
+
+// prepare returns nil if the transaction is lost.
+func (t *tx) prepare(query string) *sql.Stmt {
+	if t.err != nil {
+		return nil
+	}
+	if s := t.stmts[query]; s != nil {
+		return s
+	}
+	s, err := t.conn.PrepareContext(t.ctx, query)
+	if t.fail(err); err != nil {
+		return nil
+	}
+	t.stmts[query] = s
+	return s
+}
+
+func (t *tx) fail(err error) {
+	if err != nil && t.err == nil {
 		t.err = fmt.Errorf("payment database: %w", err)
 	}
 }

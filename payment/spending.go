@@ -12,6 +12,9 @@ import (
 // ever is the day on which payment_spent counts all days.
 const ever = -1
 
+// anyone is the payee to whom payment_spent counts all payees.
+var anyone = []byte{}
+
 // SetPolicy stores p, which holds from the next signature on, together with the
 // policy in the WalletConfig: of each rule the tighter one counts. It also
 // accepts the clock as it is now, if that was stepped back (see Policy).
@@ -65,16 +68,17 @@ func (t *tx) spent(day int64, payee address.Address) spent {
 	s := spent{day: day}
 	const query = `SELECT amount FROM payment_spent WHERE day = ? AND payee = ?`
 	t.row(query, []any{day, addressColumn(payee)}, (*amountColumn)(&s.provider))
-	t.row(query, []any{day, []byte{}}, (*amountColumn)(&s.today))
-	t.row(query, []any{ever, []byte{}}, (*amountColumn)(&s.ever))
+	t.row(query, []any{day, anyone}, (*amountColumn)(&s.today))
+	t.row(query, []any{ever, anyone}, (*amountColumn)(&s.ever))
 	return s
 }
 
 // spend records that more was spent on top of s.
 func (t *tx) spend(s spent, payee address.Address, more voucher.Amount) {
-	const query = `INSERT INTO payment_spent VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET amount = ?3`
-	t.exec(query, s.day, addressColumn(payee), amountColumn(s.provider.Add(more)))
-	t.exec(query, s.day, []byte{}, amountColumn(s.today.Add(more)))
-	t.exec(query, ever, []byte{}, amountColumn(s.ever.Add(more)))
-	t.exec(`UPDATE payment_policy SET today = ? WHERE today < ?`, s.day, s.day)
+	t.exec(`INSERT INTO payment_spent VALUES (?, ?, ?), (?, ?, ?), (?, ?, ?)
+		ON CONFLICT DO UPDATE SET amount = excluded.amount`,
+		s.day, addressColumn(payee), amountColumn(s.provider.Add(more)),
+		s.day, anyone, amountColumn(s.today.Add(more)),
+		ever, anyone, amountColumn(s.ever.Add(more)))
+	t.exec(`UPDATE payment_policy SET today = ?1 WHERE today < ?1`, s.day)
 }

@@ -49,6 +49,9 @@ type Settlement struct {
 // ErrStatement is wrapped when a statement does not prove what it says.
 var ErrStatement = errors.New("statement is wrong")
 
+// maxVoucher is more than any voucher without conditions has as CBOR.
+const maxVoucher = 512
+
 // Statement returns the account of provider: what the wallet signed.
 func (w *Wallet) Statement(ctx context.Context, provider address.Address) (Statement, error) {
 	channel, err := ChannelAddress(w.Address(), provider)
@@ -156,6 +159,9 @@ func VerifyStatement(s Statement) error {
 
 // verify returns nil if the voucher says what the lane says.
 func (l StatementLane) verify(payer, payee address.Address) error {
+	if len(l.Voucher) > maxVoucher {
+		return fmt.Errorf("its voucher has %d bytes, at most %d are needed", len(l.Voucher), maxVoucher)
+	}
 	var v voucher.SignedVoucher
 	r := bytes.NewReader(l.Voucher)
 	if err := v.UnmarshalCBOR(r); err != nil {

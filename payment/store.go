@@ -50,6 +50,7 @@ CREATE TABLE payment_credits (
 	channel BLOB NOT NULL, lane INTEGER NOT NULL,
 	nonce   INTEGER NOT NULL, amount BLOB NOT NULL,
 	voucher BLOB NOT NULL, -- the evidence: the best voucher as CBOR
+	deal    TEXT NOT NULL, -- whom the lane pays for; empty: nobody said
 	PRIMARY KEY (channel, lane)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE payment_settlements (
@@ -74,7 +75,7 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 	return newLedger(db).do(ctx, func(t *tx) error {
 		found, version := t.version()
 		if !found {
-			t.exec(schema)
+			t.run(schema)
 			t.exec(`INSERT INTO payment_schema VALUES (?)`, schemaVersion)
 			return nil
 		}

@@ -21,6 +21,9 @@ var (
 	// ErrTooLittle is wrapped when a voucher was credited, but its lane is
 	// still worth less than the caller expects.
 	ErrTooLittle = errors.New("lane is worth less than expected")
+	// ErrLaneTaken is wrapped when a voucher is on a lane that pays for
+	// another deal.
+	ErrLaneTaken = errors.New("lane pays for another deal")
 )
 
 // CreditError says that a good voucher was not credited because its payer would
@@ -104,28 +107,44 @@ func (t *Till) SetDefaultCredit(line voucher.Amount) {
 // often v comes and in whatever order. Before it returns, the voucher is on
 // disk as evidence. A doubled or older voucher changes nothing and is no error.
 //
-// The total is the lane's, whoever pays on it: that a lane belongs to the deal
-// at hand, and to no other, is for the caller to see to, or a payer could show
-// the vouchers of an old deal again.
+// The total is the lane's, whoever pays on it. That a lane pays for the deal at
+// hand and for no other, ever, is for the caller to see to, or a payer could show
+// the vouchers of an old deal again. SaveDealVoucher sees to it.
 //
 // proof must be empty: nothing on this rail needs one. If the lane is worth less
 // than expected the error wraps ErrTooLittle; the voucher is credited all the
 // same, since money is not turned away. Every other error means that v changed
-// nothing: ErrVoucher, ErrVoucherConflict or a *CreditError. With those two the
-// returned total is still what the lane is worth.
+// nothing: it wraps ErrVoucher or ErrVoucherConflict, or is a *CreditError. With
+// the latter two the returned total is still what the lane is worth.
 func (t *Till) SavePaymentVoucher(ctx context.Context, channel address.Address, v *voucher.SignedVoucher, proof []byte, expected voucher.Amount) (voucher.Amount, error) {
-	c, err := examine(v, t.payee)
-	switch {
-	case err != nil:
-		return voucher.Amount{}, err
-	case c.channel != channel:
-		return voucher.Amount{}, fmt.Errorf("%w: it is for channel %s but came for %s", ErrVoucher, c.channel, channel)
-	case len(proof) != 0:
+	if len(proof) != 0 {
 		return voucher.Amount{}, fmt.Errorf("%w: it came with a proof, which this rail does not know", ErrVoucher)
+	}
+	return t.save(ctx, "", channel, v, expected)
+}
+
+// SaveDealVoucher is SavePaymentVoucher for a caller that names its deal: the
+// first deal that is credited on a lane has it for ever. deal is any text that no
+// two deals share, such as peer and number. If the lane is another deal's the
+// error wraps ErrLaneTaken, and nothing is credited.
+func (t *Till) SaveDealVoucher(ctx context.Context, deal string, channel address.Address, v *voucher.SignedVoucher, expected voucher.Amount) (voucher.Amount, error) {
+	if deal == "" {
+		return voucher.Amount{}, errors.New("save voucher: the deal has no name")
+	}
+	return t.save(ctx, deal, channel, v, expected)
+}
+
+func (t *Till) save(ctx context.Context, deal string, channel address.Address, v *voucher.SignedVoucher, expected voucher.Amount) (voucher.Amount, error) {
+	c, err := examine(v, t.payee)
+	if err == nil && c.channel != channel {
+		err = fmt.Errorf("%w: it is for channel %s but came for %s", ErrVoucher, c.channel, channel)
+	}
+	if err != nil {
+		return voucher.Amount{}, err
 	}
 	var worth voucher.Amount
 	err = t.ledger.do(ctx, func(x *tx) (err error) {
-		worth, err = t.credit(x, c)
+		worth, err = t.credit(x, c, deal)
 		return err
 	})
 	if err == nil && worth.Less(expected) {
@@ -137,10 +156,13 @@ func (t *Till) SavePaymentVoucher(ctx context.Context, channel address.Address, 
 	return worth, nil
 }
 
-// credit decides whether c is credited, records it, and returns what its lane
-// is then worth.
-func (t *Till) credit(x *tx, c claim) (voucher.Amount, error) {
-	l := x.credited(c.channel, c.lane)
+// credit decides whether c is credited to deal, records it, and returns what its
+// lane is then worth.
+func (t *Till) credit(x *tx, c claim, deal string) (voucher.Amount, error) {
+	l, owner := x.credited(c.channel, c.lane)
+	if deal != "" && l.Nonce != 0 && owner != deal {
+		return voucher.Amount{}, ErrLaneTaken
+	}
 	news, err := l.news(c)
 	if err != nil || !news {
 		return l.Amount, err
@@ -150,9 +172,9 @@ func (t *Till) credit(x *tx, c claim) (voucher.Amount, error) {
 	if !fits || a.Settled.Add(a.Line).Less(total) {
 		return l.Amount, &CreditError{Payer: c.payer, Line: a.Line, Owed: a.Owed, Would: total.Sub(a.Settled)}
 	}
-	x.exec(`INSERT INTO payment_credits VALUES (?1, ?2, ?3, ?4, ?5)
+	x.exec(`INSERT INTO payment_credits VALUES (?1, ?2, ?3, ?4, ?5, ?6)
 		ON CONFLICT DO UPDATE SET nonce = ?3, amount = ?4, voucher = ?5`,
-		addressColumn(c.channel), int64(c.lane), int64(c.nonce), amountColumn(c.amount), c.raw)
+		addressColumn(c.channel), int64(c.lane), int64(c.nonce), amountColumn(c.amount), c.raw, deal)
 	x.openAccount(c.channel, c.payer, t.payee)
 	x.exec(`UPDATE payment_accounts SET total = ? WHERE channel = ?`, amountColumn(total), addressColumn(c.channel))
 	return c.amount, nil
@@ -183,12 +205,13 @@ func (t *tx) openAccount(channel, payer, payee address.Address) {
 		addressColumn(channel), addressColumn(payer), addressColumn(payee))
 }
 
-// credited returns a lane of the payee's side; its Nonce is 0 if there is none.
-func (t *tx) credited(channel address.Address, lane uint64) Lane {
-	l := Lane{Lane: lane}
+// credited returns a lane of the payee's side and the deal that has it; Nonce
+// is 0 if there is no such lane.
+func (t *tx) credited(channel address.Address, lane uint64) (l Lane, deal string) {
+	l.Lane = lane
 	var nonce int64
-	t.row(`SELECT nonce, amount FROM payment_credits WHERE channel = ? AND lane = ?`,
-		[]any{addressColumn(channel), int64(lane)}, &nonce, (*amountColumn)(&l.Amount))
+	t.row(`SELECT nonce, amount, deal FROM payment_credits WHERE channel = ? AND lane = ?`,
+		[]any{addressColumn(channel), int64(lane)}, &nonce, (*amountColumn)(&l.Amount), &deal)
 	l.Nonce = uint64(nonce)
-	return l
+	return l, deal
 }
