@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -104,7 +103,7 @@ func openPartial(path string, root cid.Cid, lock *os.File, file partialFile) (*P
 		return nil, errors.New("not a regular file")
 	}
 	p := &Partial{path: path, root: root, file: file, lock: lock, mark: &mark{path: path + ".mark", info: info}}
-	p.held = newBlockIndex(p.frameAt)
+	p.held = newBlockIndex(func(at int64) (frame, error) { return frameAt(file, at) })
 	header := headerFor(root)
 	fresh, err := checkHeader(file, info.Size(), header)
 	if err != nil {
@@ -201,20 +200,6 @@ func (p *Partial) Get(c cid.Cid) ([]byte, error) {
 		return nil, fmt.Errorf("block %s: read: %w", c, err)
 	}
 	return data, nil
-}
-
-// frameAt reads the head of the frame at an offset where there is a whole one.
-func (p *Partial) frameAt(at int64) (frame, error) {
-	var found [maxFrameHead]byte
-	n, err := p.file.ReadAt(found[:], at)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return frame{}, fmt.Errorf("read section at offset %d: %w", at, err)
-	}
-	f, err := parseFrame(at, math.MaxInt64, found[:n])
-	if err != nil {
-		return frame{}, &SectionError{Offset: at, Err: err}
-	}
-	return f, nil
 }
 
 // identity returns the block that an identity CID carries.

@@ -10,10 +10,6 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// copyBelow is the size of block that is copied behind its head, so that both
-// go out in one write. Larger blocks are written from where they are.
-const copyBelow = 16 << 10
-
 // put appends a block, also one that is held already. data is not kept. If it
 // fails, nothing is appended, and the next put starts where this one did.
 // The block is not hashed: whoever received it has done so.
@@ -33,7 +29,7 @@ func (p *Partial) put(c cid.Cid, data []byte) error {
 	if err := p.mend(); err != nil {
 		return fmt.Errorf("append block %s: %w", c, err)
 	}
-	head, err := p.append(c, data)
+	head, err := writeFrame(p.file, &p.scratch, p.end, c, data)
 	if err != nil {
 		p.torn = true
 		// The file is as before or, if that fails too, mended by the next put.
@@ -47,22 +43,6 @@ func (p *Partial) put(c cid.Cid, data []byte) error {
 	p.written += uint64(len(data))
 	p.blocks++
 	return nil
-}
-
-// append writes a section at end and returns the length of its head.
-func (p *Partial) append(c cid.Cid, data []byte) (head int, err error) {
-	p.scratch = appendFrameHead(p.scratch[:0], c, len(data))
-	head = len(p.scratch)
-	if len(data) < copyBelow {
-		p.scratch = append(p.scratch, data...)
-		_, err = p.file.WriteAt(p.scratch, p.end)
-		return head, err
-	}
-	if _, err = p.file.WriteAt(p.scratch, p.end); err != nil {
-		return head, err
-	}
-	_, err = p.file.WriteAt(data, p.end+int64(head))
-	return head, err
 }
 
 // mend removes what a failed write left behind end. Without that, bytes of a
