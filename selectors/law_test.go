@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/fluent/qp"
 	"github.com/ipld/go-ipld-prime/linking"
@@ -102,27 +103,34 @@ func TestLawCheck(t *testing.T) {
 	passed := 0
 	ls := newStore().linkSystem()
 	rapid.Check(t, func(t *rapid.T) {
-		sel := drawSelector(t, 5, false)
-		if Check(sel, Limits{}) != nil {
-			return
-		}
-		passed++
-		data, seen := drawData(t, 12), map[string]bool{}
-		err := traversal.Progress{Cfg: &traversal.Config{LinkSystem: ls}}.WalkAdv(data, must(selector.CompileSelector(sel)),
-			func(p traversal.Progress, _ datamodel.Node, _ traversal.VisitReason) error {
-				if path := p.Path.String(); seen[path] {
-					t.Fatalf("%q was visited twice", path)
-				} else {
-					seen[path] = true
-				}
-				return nil
-			})
-		if err != nil {
-			t.Fatal(err)
+		data := drawData(t, 8)
+		for range 40 {
+			sel := drawSelector(t, 4, false)
+			if Check(sel, Limits{}) == nil {
+				passed++
+				visitsOnce(t, ls, data, sel)
+			}
 		}
 	})
-	if passed < 10 {
+	if passed < 100 {
 		t.Fatalf("%d selectors passed: too few to show anything", passed)
+	}
+}
+
+// visitsOnce walks data and fails if a path is visited twice.
+func visitsOnce(t *rapid.T, ls ipld.LinkSystem, data, sel datamodel.Node) {
+	seen := map[string]bool{}
+	err := traversal.Progress{Cfg: &traversal.Config{LinkSystem: ls}}.WalkAdv(data, must(selector.CompileSelector(sel)),
+		func(p traversal.Progress, _ datamodel.Node, _ traversal.VisitReason) error {
+			if path := p.Path.String(); seen[path] {
+				t.Fatalf("%q was visited twice", path)
+			} else {
+				seen[path] = true
+			}
+			return nil
+		})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -142,10 +150,10 @@ func drawDAG(t *rapid.T, s *store) cid.Cid {
 	}
 	for range rapid.IntRange(1, 8).Draw(t, "parts") {
 		var e entry
-		switch rapid.IntRange(0, 4).Draw(t, "kind") {
-		case 0:
+		switch rapid.IntRange(-1, 4).Draw(t, "kind") {
+		case -1, 0:
 			n := rapid.IntRange(0, 400).Draw(t, "size")
-			e.cid, e.size = s.file(noise(uint64(n), n), rapid.SampledFrom([]int{2, 50, 100}).Draw(t, "chunk"))
+			e.cid, e.size = s.file(noise(uint64(n), n), rapid.SampledFrom([]int{2, 20, 100}).Draw(t, "chunk"))
 		case 1:
 			e.cid, e.size = s.dir(named()...)
 		case 2:
@@ -163,7 +171,7 @@ func drawDAG(t *rapid.T, s *store) cid.Cid {
 // drawSelection draws one of the selections that people make.
 func drawSelection(t *rapid.T) datamodel.Node {
 	path := ""
-	for range rapid.IntRange(0, 2).Draw(t, "names") {
+	for range rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(t, "names") {
 		path += fmt.Sprintf("/n%d", rapid.IntRange(0, 4).Draw(t, "name"))
 	}
 	switch rapid.IntRange(0, 3).Draw(t, "selection") {

@@ -90,7 +90,8 @@ func (c *checker) check(n datamodel.Node, p place) error {
 }
 
 // checkEdge refuses the way back to a recursion's start where it would be taken
-// without having gone anywhere: the traversal library panics on it.
+// without having gone anywhere: it means nothing, and explored it is a panic of
+// the traversal library.
 func checkEdge(p place) error {
 	if !p.inside {
 		return refuse("a recursion edge outside a recursion")
