@@ -7,5 +7,6 @@
 // nothing and starts no goroutine.
 //
 // Every number, text and list from a peer is bounded here, in the decoders:
-// what they return can be encoded again and gives the same bytes.
+// what they return can always be encoded again. Selectors are carried, not
+// looked into; bounding them is for package selectors.
 package voucher
