@@ -1,0 +1,391 @@
+package retrievalmarket
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// ClientConfig configures a Client.
+type ClientConfig struct {
+	Host      host.Host           // required; not closed by Close
+	Transfers Transfers           // required
+	UseStore  UseStore            // required
+	Stores    Stores              // required
+	DB        *sql.DB             // required; see OpenDatabase
+	Node      RetrievalClientNode // required for what costs money
+	Wallet    address.Address     // who pays; required for what costs money
+	Resolver  PeerResolver        // finds providers; optional
+
+	// Patience is how long a deal may go without progress, over all its
+	// channels, before it is suspended. Default 2 min.
+	Patience time.Duration
+	// StallTimeout is how long one channel may go without progress before
+	// another is opened in its place. Default 20 s.
+	StallTimeout time.Duration
+	// UnsealPatience is how long unsealing may take. Default 12 h.
+	UnsealPatience time.Duration
+	// VouchersOnly pays with data-transfer vouchers even where the provider
+	// takes payments on a stream of their own.
+	VouchersOnly bool
+	Logger       *slog.Logger // default slog.Default()
+}
+
+func (c *ClientConfig) validate() error {
+	if c.Host == nil || c.Transfers == nil || c.UseStore == nil || c.Stores == nil || c.DB == nil {
+		return errors.New("client: Host, Transfers, UseStore, Stores and DB are required")
+	}
+	orDuration := func(p *time.Duration, d time.Duration) {
+		if *p == 0 {
+			*p = d
+		}
+	}
+	orDuration(&c.Patience, 2*time.Minute)
+	orDuration(&c.StallTimeout, 20*time.Second)
+	orDuration(&c.UnsealPatience, 12*time.Hour)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return nil
+}
+
+// RetrievalClient is the seed's face of a Client.
+type RetrievalClient interface {
+	FindProviders(ctx context.Context, payload cid.Cid) ([]RetrievalPeer, error)
+	Query(ctx context.Context, p RetrievalPeer, payload cid.Cid, params QueryParams) (QueryResponse, error)
+	Retrieve(ctx context.Context, r Request) (DealID, error)
+	SubscribeToEvents(ClientSubscriber) Unsubscribe
+	AddMoreFunds(ctx context.Context, id DealID, amount Amount) error
+	CancelDeal(ctx context.Context, id DealID) error
+	RetrievalStatus(ctx context.Context, id DealID) (ClientDealState, error)
+	ListDeals(ctx context.Context) (map[DealID]ClientDealState, error)
+}
+
+var _ RetrievalClient = (*Client)(nil)
+
+// Client buys. All methods may be called at once from several goroutines.
+type Client struct {
+	cfg   ClientConfig
+	log   *slog.Logger
+	book  clientBook
+	hub   *hub[DealID, ClientEvent, ClientDealState]
+	ctx   context.Context // the life of the deals' goroutines
+	stop  context.CancelFunc
+	unsub datatransfer.Unsubscribe
+	watch network.Notifiee
+	done  sync.WaitGroup
+
+	mu     sync.Mutex
+	lastID DealID                                 // guarded by mu
+	live   map[DealID]*clientDeal                 // guarded by mu
+	roots  map[cid.Cid]*clientDeal                // guarded by mu; nil while a deal is being made
+	byChan map[datatransfer.ChannelID]*clientDeal // guarded by mu
+	ended  map[DealID]ClientDealState             // guarded by mu; suspended or final in this process
+	closed bool                                   // guarded by mu
+}
+
+// NewClient makes a Client. Deals of an earlier run are not taken up by
+// themselves: Retrieve the same again, or Resume.
+func NewClient(ctx context.Context, cfg ClientConfig) (*Client, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if err := migrate(ctx, cfg.DB); err != nil {
+		return nil, err
+	}
+	c := &Client{
+		cfg: cfg, log: cfg.Logger.With("role", "client"), book: clientBook{cfg.DB},
+		hub:    newHub[DealID, ClientEvent, ClientDealState](ClientEventProgress),
+		live:   make(map[DealID]*clientDeal),
+		roots:  make(map[cid.Cid]*clientDeal),
+		byChan: make(map[datatransfer.ChannelID]*clientDeal),
+		ended:  make(map[DealID]ClientDealState),
+	}
+	c.ctx, c.stop = context.WithCancel(context.WithoutCancel(ctx))
+	c.unsub = cfg.Transfers.SubscribeToEvents(c.onEvent)
+	c.watch = &network.NotifyBundle{DisconnectedF: c.onDisconnect}
+	cfg.Host.Network().Notify(c.watch)
+	return c, nil
+}
+
+// Close pauses every deal and waits for their goroutines. What arrived is on
+// disk; the same Retrieve goes on from there.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.stop()
+	c.done.Wait()
+	c.unsub()
+	c.cfg.Host.Network().StopNotify(c.watch)
+	c.hub.close()
+	return nil
+}
+
+// FindProviders asks the Resolver.
+func (c *Client) FindProviders(ctx context.Context, payload cid.Cid) ([]RetrievalPeer, error) {
+	if c.cfg.Resolver == nil {
+		return nil, errors.New("find providers: no resolver is configured, name a provider")
+	}
+	return c.cfg.Resolver.GetPeers(ctx, payload)
+}
+
+// Query asks a provider what it has of a payload and what it charges.
+func (c *Client) Query(ctx context.Context, p RetrievalPeer, payload cid.Cid, params QueryParams) (QueryResponse, error) {
+	if err := c.connect(ctx, p.AddrInfo); err != nil {
+		return QueryResponse{}, err
+	}
+	return askPeer(ctx, c.cfg.Host, p.ID, Query{PayloadCID: payload, QueryParams: params})
+}
+
+// ErrUnreachable means that no connection to the provider could be made.
+var ErrUnreachable = errors.New("provider not reachable")
+
+func (c *Client) connect(ctx context.Context, p peer.AddrInfo) error {
+	if err := c.cfg.Host.Connect(ctx, p); err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrUnreachable, p.ID, err)
+	}
+	return nil
+}
+
+// SubscribeToEvents calls fn for what happens to deals from now on.
+func (c *Client) SubscribeToEvents(fn ClientSubscriber) Unsubscribe { return c.hub.subscribe(fn) }
+
+// nextID returns a DealID that this client never used: the time, made to rise.
+func (c *Client) nextID() DealID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastID = max(c.lastID+1, DealID(time.Now().UnixNano()))
+	return c.lastID
+}
+
+// onEvent passes an event of data-transfer to its deal; see Provider.onEvent.
+func (c *Client) onEvent(ev datatransfer.Event, st datatransfer.ChannelState) {
+	chid := st.ChannelID()
+	if chid.Initiator != c.cfg.Host.ID() {
+		return
+	}
+	c.mu.Lock()
+	d, known := c.byChan[chid]
+	c.mu.Unlock()
+	if !known {
+		d = c.dealOf(st.Voucher()) // an event may come before opening returned
+		c.mu.Lock()
+		c.byChan[chid] = d
+		c.mu.Unlock()
+	}
+	if d == nil {
+		return
+	}
+	if note := clientNote(ev, st); note.kind != noteNone {
+		d.inbox.post(note)
+	}
+}
+
+// dealOf finds the live deal that a proposal belongs to.
+func (c *Client) dealOf(v datatransfer.TypedVoucher) *clientDeal {
+	if v.Type != voucher.ProposalType {
+		return nil
+	}
+	p, err := voucher.DecodeDealProposal(v.Voucher)
+	if err != nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.live[p.ID]
+}
+
+// options gives a channel of this client its store, on a manager where a
+// Provider configures channels.
+func (c *Client) options(v datatransfer.TypedVoucher) []datatransfer.TransportOption {
+	d := c.dealOf(v)
+	if d == nil {
+		return nil
+	}
+	return []datatransfer.TransportOption{c.cfg.UseStore(d.store.LinkSystem())}
+}
+
+// onDisconnect tells the deals with a peer that the last connection to it is
+// gone: data-transfer does not.
+func (c *Client) onDisconnect(n network.Network, conn network.Conn) {
+	p := conn.RemotePeer()
+	if n.Connectedness(p) == network.Connected {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.live {
+		if d.provider.ID == p {
+			d.inbox.post(disconnectNote{})
+		}
+	}
+}
+
+type disconnectNote struct{}
+
+// RetrievalStatus returns a deal as it is now, or as it ended.
+func (c *Client) RetrievalStatus(ctx context.Context, id DealID) (ClientDealState, error) {
+	c.mu.Lock()
+	d := c.live[id]
+	s, over := c.ended[id]
+	c.mu.Unlock()
+	if d != nil {
+		return d.snapshot(), nil
+	}
+	if over {
+		return s, nil
+	}
+	r, err := c.book.get(ctx, id)
+	if err != nil {
+		return ClientDealState{}, err
+	}
+	return clientState(r)
+}
+
+// ListDeals returns the latest 10,000 deals by id; see Deals.
+func (c *Client) ListDeals(ctx context.Context) (map[DealID]ClientDealState, error) {
+	deals, err := c.Deals(ctx, 10_000)
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[DealID]ClientDealState, len(deals))
+	for _, s := range deals {
+		all[s.ID] = s
+	}
+	return all, nil
+}
+
+// Deals returns at most limit deals, the last changed first.
+func (c *Client) Deals(ctx context.Context, limit int) ([]ClientDealState, error) {
+	states, err := StoredClientDeals(ctx, c.cfg.DB, limit)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range states {
+		if d := c.live[states[i].ID]; d != nil {
+			states[i] = d.snapshot()
+		}
+	}
+	return states, nil
+}
+
+// StoredClientDeals reads a client's deals from its database, the last changed
+// first.
+func StoredClientDeals(ctx context.Context, db *sql.DB, limit int) ([]ClientDealState, error) {
+	if err := migrate(ctx, db); err != nil {
+		return nil, err
+	}
+	records, err := clientBook{db}.all(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	states := make([]ClientDealState, 0, len(records))
+	for _, r := range records {
+		s, err := clientState(r)
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, s)
+	}
+	return states, nil
+}
+
+// clientState is a stored deal for people.
+func clientState(r record) (ClientDealState, error) {
+	proposal, err := r.proposal()
+	if err != nil {
+		return ClientDealState{}, err
+	}
+	provider, err := r.peer()
+	if err != nil {
+		return ClientDealState{}, err
+	}
+	channel, err := parseAddress(r.Channel)
+	if err != nil {
+		return ClientDealState{}, fmt.Errorf("deal %d: stored payment channel: %w", r.ID, err)
+	}
+	d := r.deal(proposal.Params.Terms(), 0)
+	return ClientDealState{
+		DealProposal: proposal, Status: d.status(), Message: d.Message, Sender: provider,
+		TotalReceived: d.Account.Moved, Expected: Bytes(r.Expected), FundsSpent: d.Account.Paid, TotalFunds: r.Budget,
+		Payments: r.Payments, Stalls: r.Stalls, PaymentChannel: channel, Lane: r.Lane,
+		Created: r.Created, Updated: r.Updated, FirstByte: r.FirstByte,
+	}, nil
+}
+
+// CancelDeal ends a deal. What has arrived is paid for, nothing more. It
+// returns when the deal has ended, or with ctx.
+func (c *Client) CancelDeal(ctx context.Context, id DealID) error {
+	c.mu.Lock()
+	d := c.live[id]
+	c.mu.Unlock()
+	if d == nil {
+		return c.cancelStored(ctx, id)
+	}
+	d.inbox.post(cancelNote{"client cancelled"})
+	select {
+	case <-d.gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// cancelStored ends a deal that is not running, on record only: the provider
+// finds out when it is idle for too long.
+func (c *Client) cancelStored(ctx context.Context, id DealID) error {
+	r, err := c.book.get(ctx, id)
+	if err != nil {
+		return err
+	}
+	if r.Phase.Final() {
+		return nil
+	}
+	p, err := r.proposal()
+	if err != nil {
+		return err
+	}
+	r.keep(r.deal(p.Params.Terms(), 0).step(failed{voucher.DealStatusCancelled, "client cancelled"}))
+	return c.book.put(ctx, p.PayloadCID.String(), &r)
+}
+
+// AddMoreFunds raises a deal's budget. A deal that waited for it goes on.
+func (c *Client) AddMoreFunds(ctx context.Context, id DealID, amount Amount) error {
+	c.mu.Lock()
+	d := c.live[id]
+	c.mu.Unlock()
+	if d == nil {
+		return fmt.Errorf("deal %d is not running, retrieve it again with a larger budget: %w", id, ErrNoDeal)
+	}
+	note := fundsNote{amount, make(chan error, 1)}
+	d.inbox.post(note)
+	select {
+	case err := <-note.reply:
+		return err
+	case <-d.gone:
+		return fmt.Errorf("deal %d has ended: %w", id, ErrNoDeal)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+type fundsNote struct {
+	amount Amount
+	reply  chan error
+}

@@ -1,0 +1,334 @@
+package retrievalmarket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+
+	"github.com/tollgraph/tollgraph/revalidator"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+const (
+	// clientTick is how often a client's deal looks at what it may have missed.
+	clientTick = 500 * time.Millisecond
+	// openTimeout bounds the opening of a channel.
+	openTimeout = 30 * time.Second
+	// lastWord is how long a client that has and paid everything waits for the
+	// provider to say so when nothing can tell it.
+	lastWord = 10 * time.Second
+	// keepEvery is how often progress alone is written to the record.
+	keepEvery = time.Second
+	// maxBackoff bounds the pause between two channels.
+	maxBackoff = 8 * time.Second
+)
+
+// clientDeal is one live deal of a Client and its goroutine.
+type clientDeal struct {
+	c        *Client
+	id       DealID
+	proposal voucher.DealProposal
+	provider RetrievalPeer
+	channel  address.Address // payment channel
+	store    Store
+	inbox    *inbox
+	gone     chan struct{} // closed when the goroutine has ended
+	courier  *courier
+
+	// Owned by the goroutine that runs run, and before it starts by its maker.
+	deal     Deal
+	rec      record
+	purse    revalidator.Purse
+	complete bool // everything was held when the deal began
+	err      error
+	line     line
+	kept     time.Time // when rec was last written
+	progress time.Time // when anything last moved
+	seen     Bytes     // arrived in this deal, durable or not
+	acked    Amount    // what the provider said it has
+	payAll   bool      // the provider stands still: pay for all that is held
+	parked   string    // why no payment can be made
+	doneSaid bool      // the provider was told that nothing more is wanted
+
+	mu    sync.Mutex
+	state ClientDealState        // guarded by mu
+	chid  datatransfer.ChannelID // guarded by mu; of the open channel, for the courier
+}
+
+// line is the data-transfer channel of a deal.
+type line struct {
+	seq     int // which opening this is
+	chid    datatransfer.ChannelID
+	open    bool               // opening counts
+	cancel  context.CancelFunc // ends graphsync's request
+	next    time.Time          // when to open again
+	backoff time.Duration
+	still   bool      // the provider stands still
+	fresh   bool      // no byte came on this channel yet
+	opened  time.Time // or when the last byte came
+}
+
+func newClientDeal(c *Client, r record, p voucher.DealProposal, provider RetrievalPeer, store Store) *clientDeal {
+	d := &clientDeal{c: c, id: p.ID, proposal: p, provider: provider, store: store, inbox: newInbox(), gone: make(chan struct{}), rec: r, progress: time.Now()}
+	d.channel, _ = parseAddress(r.Channel) // written by us; an undefined one is refused when it is paid on
+	d.deal = r.deal(p.Params.Terms(), 0)
+	d.seen = Bytes(store.Written()).Sub(Bytes(r.Start))
+	d.purse = d.newPurse()
+	d.courier = newCourier(d)
+	d.publishState()
+	return d
+}
+
+// run is the deal's goroutine. It ends with the deal, with ctx, or when the
+// deal is suspended; the last two leave it open on disk.
+func (d *clientDeal) run(ctx context.Context) {
+	defer d.leave()
+	d.publish(ClientEventOpen)
+	if d.complete {
+		d.sync()
+		d.deal = d.deal.step(ended{d.deal.Account.Moved})
+		if d.rec.Channel == "" { // nothing was bought
+			d.deal = d.deal.step(closed{})
+		}
+	}
+	courierCtx, stopCourier := context.WithCancel(ctx)
+	d.courier.done.Go(func() { d.courier.run(courierCtx) })
+	defer d.courier.done.Wait()
+	defer stopCourier()
+	tick := time.NewTicker(clientTick)
+	defer tick.Stop()
+	for {
+		d.settleUp(ctx)
+		if d.err != nil || d.deal.Phase.Final() {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			d.err = fmt.Errorf("%w: stopped", ErrSuspended)
+		case <-d.inbox.wake:
+			for _, note := range d.inbox.take() {
+				d.handle(ctx, note)
+			}
+		case <-tick.C:
+			d.look(ctx)
+		}
+	}
+	d.hangUp(d.deal.Phase == Failed)
+	d.keep(context.WithoutCancel(ctx), true)
+}
+
+// leave says goodbye: the deal has ended or is suspended.
+func (d *clientDeal) leave() {
+	if err := d.store.Close(); err != nil && d.err == nil {
+		d.err = fmt.Errorf("%w: %w", ErrSuspended, err)
+	}
+	d.publishState()
+	event := ClientEventError
+	if d.deal.Phase == Completed {
+		event = ClientEventComplete
+	}
+	d.publish(event)
+	d.c.mu.Lock()
+	defer d.c.mu.Unlock()
+	delete(d.c.live, d.id)
+	delete(d.c.roots, d.proposal.PayloadCID)
+	for chid, other := range d.c.byChan {
+		if other == d {
+			delete(d.c.byChan, chid)
+		}
+	}
+	d.c.ended[d.id] = d.snapshot()
+	close(d.gone)
+}
+
+// settleUp brings the world in line with the deal: count, decide, persist, pay.
+func (d *clientDeal) settleUp(ctx context.Context) {
+	d.count()
+	if d.deal.Phase.Final() {
+		return
+	}
+	if err := d.pay(ctx); err != nil {
+		d.park(err)
+	}
+	d.sayDone()
+	d.close()
+	d.keep(ctx, false)
+	d.publishState()
+	d.publish(ClientEventProgress)
+}
+
+// count takes over what the store holds.
+func (d *clientDeal) count() {
+	seen := Bytes(d.store.Written()).Sub(Bytes(d.rec.Start))
+	if seen == d.seen {
+		return
+	}
+	d.seen, d.progress, d.line.opened, d.line.fresh, d.line.backoff = seen, time.Now(), time.Now(), false, 0
+	if d.rec.FirstByte == 0 {
+		d.rec.FirstByte = time.Since(d.rec.Created)
+	}
+	d.deal = d.deal.step(accepted{}) // blocks are an answer too
+}
+
+// sync makes what arrived durable, and counts it.
+func (d *clientDeal) sync() {
+	written, err := d.store.Sync()
+	if err != nil {
+		d.err = fmt.Errorf("%w: keep what arrived: %w", ErrSuspended, err)
+		return
+	}
+	d.deal = d.deal.step(moved{Bytes(written).Sub(Bytes(d.rec.Start))})
+}
+
+// pay signs and sends what the purse says. Blocks are durable before they are
+// paid for, and the voucher is before it leaves.
+func (d *clientDeal) pay(ctx context.Context) error {
+	a := d.deal.Account
+	if a.Terms.Free() || d.deal.Phase == Proposed && !a.Terms.Unseal.IsZero() {
+		return nil // an unseal price is paid when the provider has accepted
+	}
+	if _, wanted := d.wants(a.Move(d.seen)); !wanted {
+		return nil
+	}
+	if d.deal.Account.Moved < d.seen {
+		if d.sync(); d.err != nil {
+			return nil
+		}
+	}
+	amount, wanted := d.wants(d.deal.Account)
+	if !wanted {
+		return nil
+	}
+	v, err := d.c.cfg.Node.CreatePaymentVoucher(ctx, d.channel, amount, d.rec.Lane)
+	if err != nil {
+		return err
+	}
+	signed, err := voucher.AmountFromBig(v.Amount.Int)
+	if err != nil {
+		return err
+	}
+	d.parked, d.payAll = "", false
+	d.rec.Payments++
+	d.deal = d.deal.step(paid{signed})
+	d.doneSaid = d.deal.Account.Ended
+	d.courier.send(payFrame{id: d.id, payment: &voucher.DealPayment{ID: d.id, PaymentChannel: d.channel, PaymentVoucher: v}, done: d.doneSaid})
+	return nil
+}
+
+// sayDone tells the provider, after the last payment, that everything is here,
+// and so asks for its agreement.
+func (d *clientDeal) sayDone() {
+	a := d.deal.Account
+	if d.doneSaid || !a.Ended || !a.Due().IsZero() || a.Terms.Free() || a.Paid.IsZero() {
+		return
+	}
+	d.doneSaid = true
+	d.courier.send(payFrame{id: d.id, done: true})
+}
+
+// wants is the purse's answer, or everything that is held if the provider
+// stands still.
+func (d *clientDeal) wants(a revalidator.Account) (Amount, bool) {
+	amount, ok := d.purse.Next(a)
+	if d.payAll && !a.Ended {
+		all := a.Terms.Cost(a.Moved).Min(d.purse.Ceiling(a))
+		amount, ok = amount.Max(all), ok || a.Paid.Less(all)
+	}
+	return amount, ok
+}
+
+// park notes that money is missing. The deal goes on with AddMoreFunds.
+func (d *clientDeal) park(err error) {
+	if errors.Is(err, context.Canceled) || d.parked != "" {
+		return
+	}
+	d.parked = err.Error()
+	d.publishState()
+	d.publish(ClientEventFundsExpended)
+}
+
+// short reports, and parks the deal, when what is due exceeds the budget.
+func (d *clientDeal) short() bool {
+	a := d.deal.Account.Move(d.seen)
+	missing := d.purse.Short(a)
+	if missing.IsZero() {
+		return false
+	}
+	d.park(fmt.Errorf("%w: %s more is needed to go on", ErrBudget, missing.FIL()))
+	return true
+}
+
+// close ends the deal when nothing is left to wait for.
+func (d *clientDeal) close() {
+	a := d.deal.Account
+	if !a.Ended || !a.Due().IsZero() {
+		return
+	}
+	if a.Terms.Free() || a.Paid.IsZero() || !d.acked.Less(a.Paid) && d.courier.settled() {
+		d.deal = d.deal.step(closed{})
+	}
+}
+
+// keep writes the record when the phase changed or it is time to.
+func (d *clientDeal) keep(ctx context.Context, now bool) {
+	phase := d.rec.Phase
+	d.rec.keep(d.deal)
+	if !now && d.rec.Phase == phase && time.Since(d.kept) < keepEvery {
+		return
+	}
+	d.kept = time.Now()
+	if err := d.c.book.put(ctx, d.proposal.PayloadCID.String(), &d.rec); err != nil {
+		d.c.log.Error("deal", "id", d.id, "err", err)
+		if d.err == nil {
+			d.err = fmt.Errorf("%w: %w", ErrSuspended, err)
+		}
+	}
+}
+
+func (d *clientDeal) fail(status voucher.DealStatus, err error) {
+	d.deal = d.deal.step(failed{status, err.Error()})
+	d.err = err
+}
+
+// publishState copies what others look at.
+func (d *clientDeal) publishState() {
+	a := d.deal.Account
+	s := ClientDealState{
+		DealProposal: d.proposal, Status: d.deal.status(), Message: d.deal.Message, Sender: d.provider.ID,
+		TotalReceived: max(a.Moved, d.seen), Expected: Bytes(d.rec.Expected), FundsSpent: a.Paid, TotalFunds: d.rec.Budget,
+		Payments: d.rec.Payments, Stalls: d.rec.Stalls, PaymentChannel: d.channel, Lane: d.rec.Lane,
+		Created: d.rec.Created, Updated: d.rec.Updated, FirstByte: d.rec.FirstByte, Err: d.err,
+	}
+	if d.parked != "" && !d.deal.Phase.Final() {
+		s.Status, s.Message = voucher.DealStatusInsufficientFunds, d.parked
+	}
+	if s.Message == "" && d.err != nil {
+		s.Message = d.err.Error()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.state, d.chid = s, datatransfer.ChannelID{}
+	if d.line.open {
+		d.chid = d.line.chid
+	}
+}
+
+func (d *clientDeal) snapshot() ClientDealState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.state
+}
+
+// channelID returns the open channel, or none.
+func (d *clientDeal) channelID() datatransfer.ChannelID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.chid
+}
+
+func (d *clientDeal) publish(ev ClientEvent) { d.c.hub.publish(d.id, ev, d.snapshot()) }

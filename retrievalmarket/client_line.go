@@ -1,0 +1,356 @@
+package retrievalmarket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// openedNote is how the opening of a channel ended.
+type openedNote struct {
+	seq  int
+	chid datatransfer.ChannelID
+	err  error
+}
+
+// handle takes in one note. What follows from it is settleUp's.
+func (d *clientDeal) handle(ctx context.Context, note any) {
+	switch n := note.(type) {
+	case openedNote:
+		d.opened(n)
+	case channelNote:
+		d.channelEvent(n)
+	case ackNote:
+		d.acknowledged(n)
+	case disconnectNote:
+		if d.line.open && !d.deal.Account.Ended {
+			d.drop()
+		}
+	case fundsNote:
+		n.reply <- d.addFunds(ctx, n.amount)
+	case cancelNote:
+		d.cancelled(ctx, n.reason)
+	}
+}
+
+// opened takes in how an opening ended. One that was given up meanwhile may
+// still have left a channel behind.
+func (d *clientDeal) opened(n openedNote) {
+	switch {
+	case n.seq != d.line.seq || !d.line.open:
+		if n.err == nil {
+			d.closeChannel(n.chid, func() {})
+		}
+	case n.err != nil:
+		d.c.log.Debug("open channel", "id", d.id, "err", n.err)
+		d.drop()
+	default:
+		d.adopt(n.chid)
+	}
+}
+
+// acknowledged takes in the provider's answer to a payment.
+func (d *clientDeal) acknowledged(n ackNote) {
+	d.acked = d.acked.Max(n.ack.paid)
+	if n.ack.refused == 0 {
+		d.progress = time.Now()
+		return
+	}
+	if d.deal.settled() && n.ack.refused == voucher.RefusedResume {
+		d.deal.Message = "complete; the provider no longer knows the deal: " + n.ack.message
+		d.deal = d.deal.step(closed{})
+		return
+	}
+	d.refused(n.ack.refused, n.ack.message)
+}
+
+// adopt makes chid the deal's channel; later ones have higher ids.
+func (d *clientDeal) adopt(chid datatransfer.ChannelID) bool {
+	last := d.line.chid
+	if !d.line.open || chid.ID < last.ID || chid.ID == last.ID && last.Initiator == "" {
+		return false
+	}
+	d.line.chid = chid
+	return true
+}
+
+func (d *clientDeal) channelEvent(n channelNote) {
+	if n.kind == noteReply {
+		d.reply(n)
+		return
+	}
+	if !d.adopt(n.chid) {
+		return
+	}
+	switch n.kind {
+	case noteAccepted:
+		d.deal = d.deal.step(accepted{})
+		d.progress = time.Now()
+	case noteStopped:
+		d.standsStill()
+	case noteResumed:
+		d.line.still = false
+	case noteEnded:
+		d.count()
+		if d.sync(); d.err == nil {
+			d.deal = d.deal.step(ended{d.deal.Account.Moved})
+			d.progress = time.Now()
+		}
+	case noteClosed:
+		if d.deal.settled() {
+			d.deal = d.deal.step(closed{})
+		}
+		d.line.open = false
+	case noteLost:
+		d.c.log.Debug("channel lost", "id", d.id, "channel", n.chid, "reason", n.reason)
+		d.drop()
+	}
+}
+
+// standsStill counts a stall, once, and pays for all that is held. The first
+// boundary is no stall: nothing was paid yet. Nor is the first stop of a
+// channel that replaced another: the provider looks where it is.
+func (d *clientDeal) standsStill() {
+	if d.line.still || d.deal.Account.Ended {
+		return
+	}
+	d.line.still, d.payAll = true, true
+	if !d.deal.Account.Paid.IsZero() && !d.line.fresh {
+		d.rec.Stalls++
+	}
+}
+
+// reply takes in what the provider says of the deal. How much is owed is
+// never taken from it.
+func (d *clientDeal) reply(n channelNote) {
+	if n.voucher.Type != voucher.ResponseType {
+		return
+	}
+	r, err := voucher.DecodeDealResponse(n.voucher.Voucher)
+	if err != nil {
+		d.c.log.Warn("unreadable answer", "id", d.id, "err", err)
+		return
+	}
+	if n.chid.ID < d.line.chid.ID {
+		return // of a channel that was replaced
+	}
+	switch r.Status {
+	case voucher.DealStatusAccepted, voucher.DealStatusFundsNeededUnseal, voucher.DealStatusUnsealing, voucher.DealStatusUnsealed, voucher.DealStatusOngoing:
+		d.deal = d.deal.step(accepted{})
+		d.progress = time.Now()
+	case voucher.DealStatusFundsNeeded, voucher.DealStatusFundsNeededLastPayment:
+		d.deal = d.deal.step(accepted{})
+		d.payAll = true
+		d.courier.again()
+		if code, detail, ok := voucher.ParseRefusal(r.Message); ok {
+			d.refused(code, detail)
+		}
+	case voucher.DealStatusCompleted:
+		if d.count(); d.deal.settled() {
+			d.deal = d.deal.step(closed{})
+		}
+	default:
+		d.ends(r)
+	}
+}
+
+// ends takes in an answer that ends the deal, or its channel.
+func (d *clientDeal) ends(r voucher.DealResponse) {
+	code, detail, ours := voucher.ParseRefusal(r.Message)
+	switch {
+	case ours && code == voucher.RefusedBusy:
+		d.drop()
+		return
+	case ours:
+		d.refused(code, detail)
+		return
+	}
+	status := r.Status
+	if status != voucher.DealStatusRejected && status != voucher.DealStatusDealNotFound && status != voucher.DealStatusCancelled {
+		status = voucher.DealStatusErrored
+	}
+	d.fail(status, &ProviderError{Status: r.Status, Message: r.Message})
+}
+
+// ProviderError is why a provider ended a deal, or did not begin one.
+type ProviderError struct {
+	Status  DealStatus
+	Refusal voucher.Refusal // 0 if the provider gave no code
+	Message string
+}
+
+func (e *ProviderError) Error() string {
+	if e.Refusal != 0 {
+		return fmt.Sprintf("the provider refused: %s", e.Message)
+	}
+	return fmt.Sprintf("the provider ended the deal (%s): %s", e.Status, e.Message)
+}
+
+// Unwrap returns the refusal's code, and ErrNotFound where that is what it is.
+func (e *ProviderError) Unwrap() []error {
+	var errs []error
+	if e.Refusal != 0 {
+		errs = append(errs, e.Refusal)
+	}
+	if e.Refusal == voucher.RefusedContent || e.Status == voucher.DealStatusDealNotFound {
+		errs = append(errs, ErrNotFound)
+	}
+	if e.Refusal == voucher.RefusedCredit {
+		errs = append(errs, ErrNoCredit)
+	}
+	return errs
+}
+
+// refused ends the deal with the provider's reason.
+func (d *clientDeal) refused(code voucher.Refusal, detail string) {
+	status := voucher.DealStatusRejected
+	if code == voucher.RefusedContent {
+		status = voucher.DealStatusDealNotFound
+	}
+	err := &ProviderError{Status: status, Refusal: code, Message: detail}
+	if code == voucher.RefusedCredit || code == voucher.RefusedInternal || code == voucher.RefusedPayment {
+		d.err = fmt.Errorf("%w: %w", ErrSuspended, err) // it may go on once that is mended
+		return
+	}
+	d.fail(status, err)
+}
+
+// look is what a deal does when nothing happens: open a channel when it is
+// time, give up one that stands still, and give up itself in the end.
+func (d *clientDeal) look(ctx context.Context) {
+	d.count()
+	a := d.deal.Account
+	now := time.Now()
+	switch {
+	case a.Ended:
+		d.lookSettling(now)
+	case d.parked != "" || d.short():
+		d.progress = now // it waits for AddMoreFunds, as long as the user likes
+	case now.Sub(d.progress) > d.patience(d.c.cfg.Patience):
+		d.err = fmt.Errorf("%w: no progress for %s", ErrSuspended, now.Sub(d.progress).Round(time.Second))
+	case !d.line.open && now.After(d.line.next):
+		d.openLine(ctx)
+	case d.line.open && now.Sub(d.line.opened) > d.patience(d.c.cfg.StallTimeout):
+		d.c.log.Info("channel stands still, opening another", "id", d.id)
+		d.drop()
+	}
+}
+
+// patience is longer while the provider unseals.
+func (d *clientDeal) patience(usual time.Duration) time.Duration {
+	if a := d.deal.Account; !a.Terms.Unseal.IsZero() && d.seen == 0 && !a.Paid.IsZero() {
+		return d.c.cfg.UnsealPatience
+	}
+	return usual
+}
+
+// lookSettling waits for the provider to agree that all is paid. One that only
+// takes vouchers, on a channel that is gone, can no longer say so.
+func (d *clientDeal) lookSettling(now time.Time) {
+	waited := now.Sub(d.progress)
+	if d.deal.settled() && d.courier.vouchers() && !d.line.open && waited > lastWord {
+		d.deal.Message = "complete; the provider did not acknowledge the last payment"
+		d.deal = d.deal.step(closed{})
+		return
+	}
+	if waited > d.c.cfg.Patience {
+		d.err = fmt.Errorf("%w: everything is here, the last payment is not acknowledged", ErrSuspended)
+	}
+}
+
+// openLine opens a data-transfer channel, aside: it can take its time.
+func (d *clientDeal) openLine(ctx context.Context) {
+	lineCtx, cancel := context.WithCancel(ctx) // bounds graphsync's request, so it lives as long as the channel
+	d.line.open, d.line.still, d.line.fresh, d.line.opened = true, false, true, time.Now()
+	d.line.cancel = cancel
+	d.line.seq++
+	seq := d.line.seq
+	d.courier.done.Go(func() {
+		note := d.dial(lineCtx)
+		note.seq = seq
+		d.inbox.post(note)
+	})
+}
+
+func (d *clientDeal) dial(ctx context.Context) openedNote {
+	dialCtx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if err := d.c.connect(dialCtx, d.provider.AddrInfo); err != nil {
+		return openedNote{err: err}
+	}
+	node, err := d.proposal.Encode()
+	if err != nil {
+		return openedNote{err: err}
+	}
+	chid, err := d.c.cfg.Transfers.OpenPullDataChannel(ctx, d.provider.ID,
+		datatransfer.TypedVoucher{Voucher: node, Type: voucher.ProposalType}, d.proposal.PayloadCID, d.proposal.Params.Selector,
+		datatransfer.WithTransportOptions(d.c.cfg.UseStore(d.store.LinkSystem())))
+	return openedNote{chid: chid, err: err}
+}
+
+// drop lets go of the channel and plans the next.
+func (d *clientDeal) drop() {
+	if !d.line.open {
+		return
+	}
+	d.hangUp(true)
+	d.line.backoff = min(maxBackoff, max(d.line.backoff*2, 250*time.Millisecond))
+	d.line.next = time.Now().Add(d.line.backoff)
+}
+
+// hangUp ends the channel. The provider is told if it may still be there.
+func (d *clientDeal) hangUp(tell bool) {
+	if !d.line.open {
+		return
+	}
+	chid, cancel := d.line.chid, d.line.cancel
+	d.line.open, d.line.still, d.line.chid = false, false, datatransfer.ChannelID{ID: d.line.chid.ID}
+	if !tell || chid.Initiator == "" {
+		cancel()
+		return
+	}
+	d.closeChannel(chid, cancel)
+}
+
+// closeChannel lets go of a channel, aside.
+func (d *clientDeal) closeChannel(chid datatransfer.ChannelID, cancel context.CancelFunc) {
+	d.c.done.Go(func() {
+		defer cancel()
+		ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
+		defer done()
+		if err := d.c.cfg.Transfers.CloseDataTransferChannel(ctx, chid); err != nil {
+			d.c.log.Debug("close channel", "channel", chid, "err", err)
+		}
+	})
+}
+
+// addFunds raises the budget.
+func (d *clientDeal) addFunds(ctx context.Context, amount Amount) error {
+	budget := d.rec.Budget.Add(amount)
+	if d.rec.Channel != "" {
+		if err := d.c.cfg.Node.SetLaneBudget(ctx, d.channel, d.rec.Lane, budget); err != nil {
+			return err
+		}
+	}
+	d.rec.Budget, d.parked, d.payAll, d.progress = budget, "", true, time.Now()
+	d.purse = d.newPurse()
+	d.keep(ctx, true)
+	return nil
+}
+
+// cancelled pays for what arrived and ends the deal.
+func (d *clientDeal) cancelled(ctx context.Context, reason string) {
+	d.count()
+	d.sync()
+	d.deal = d.deal.step(ended{d.deal.Account.Moved})
+	if err := d.pay(ctx); err != nil {
+		d.c.log.Warn("payment for what arrived", "id", d.id, "err", err)
+	}
+	d.courier.flush(ctx)
+	d.fail(voucher.DealStatusCancelled, errors.New(reason))
+}

@@ -1,0 +1,241 @@
+package retrievalmarket
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
+
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// courier carries the payments of one client deal: on a stream of their own,
+// or as data-transfer vouchers where the provider knows no better. Payments
+// are cumulative, so only the latest waits, and it is sent until it is
+// acknowledged.
+type courier struct {
+	d    *clientDeal
+	wake chan struct{} // capacity 1
+	done sync.WaitGroup
+
+	mu       sync.Mutex
+	pending  *payFrame // guarded by mu; not sent yet
+	last     *payFrame // guarded by mu; the latest that carried a payment
+	asVouch  bool      // guarded by mu; the provider has no payment stream
+	settledQ bool      // guarded by mu; the provider says that the deal is completed
+
+	stream network.Stream // owned by run
+	reader *bufio.Reader  // owned by run
+}
+
+// ackNote is a provider's answer to a payment.
+type ackNote struct{ ack ackFrame }
+
+func newCourier(d *clientDeal) *courier {
+	return &courier{d: d, wake: make(chan struct{}, 1), asVouch: d.c.cfg.VouchersOnly}
+}
+
+// send replaces what waits. A question keeps the payment that waits.
+func (c *courier) send(f payFrame) {
+	c.mu.Lock()
+	if f.payment == nil && c.pending != nil {
+		f.payment = c.pending.payment
+	}
+	if f.payment != nil {
+		c.last = &f
+	}
+	c.pending = &f
+	c.mu.Unlock()
+	c.kick()
+}
+
+// again sends the last payment once more.
+func (c *courier) again() {
+	c.mu.Lock()
+	if c.pending == nil {
+		c.pending = c.last
+	}
+	c.mu.Unlock()
+	c.kick()
+}
+
+func (c *courier) kick() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// settled reports whether the provider said that the deal is completed.
+func (c *courier) settled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.settledQ
+}
+
+// vouchers reports whether payments go as data-transfer vouchers.
+func (c *courier) vouchers() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.asVouch
+}
+
+func (c *courier) take() *payFrame {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := c.pending
+	c.pending = nil
+	return f
+}
+
+// putBack keeps f for the next try unless something newer waits.
+func (c *courier) putBack(f *payFrame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pending == nil {
+		c.pending = f
+	}
+}
+
+// run sends until ctx ends.
+func (c *courier) run(ctx context.Context) {
+	defer c.hangUp()
+	pause := time.Duration(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.wake:
+		case <-after(pause):
+		}
+		f := c.take()
+		if f == nil {
+			pause = 0
+			continue
+		}
+		if err := c.deliver(ctx, f); err != nil {
+			c.d.c.log.Debug("payment not delivered", "id", c.d.id, "err", err)
+			c.hangUp()
+			c.putBack(f)
+			pause = min(max(2*pause, 100*time.Millisecond), 3*time.Second)
+			continue
+		}
+		pause = 0
+	}
+}
+
+// after is a timer, or never.
+func after(d time.Duration) <-chan time.Time {
+	if d == 0 {
+		return nil
+	}
+	return time.After(d)
+}
+
+// flush waits, for a moment, until what was sent is delivered.
+func (c *courier) flush(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.d.inbox.wake:
+		}
+		for _, note := range c.d.inbox.take() {
+			if n, ok := note.(ackNote); ok && !n.ack.paid.Less(c.d.deal.Account.Paid) {
+				return
+			}
+		}
+		if c.vouchers() {
+			return
+		}
+	}
+}
+
+func (c *courier) hangUp() {
+	if c.stream != nil {
+		_ = c.stream.Reset() // nothing on it is waited for
+		c.stream, c.reader = nil, nil
+	}
+}
+
+// deliver sends f and takes in the answer.
+func (c *courier) deliver(ctx context.Context, f *payFrame) error {
+	ctx, cancel := context.WithTimeout(ctx, payTimeout)
+	defer cancel()
+	if !c.vouchers() && c.stream == nil {
+		if err := c.dial(ctx); err != nil {
+			return err
+		}
+	}
+	if c.vouchers() {
+		return c.deliverVoucher(ctx, f)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.stream.Reset() }) // ends the read below
+	defer stop()
+	node, err := f.node()
+	if err := writeFrame(c.stream, node, err); err != nil {
+		return err
+	}
+	answer, err := readFrame(c.reader)
+	if err != nil {
+		return err
+	}
+	ack, err := parseAckFrame(answer)
+	if err != nil {
+		return err
+	}
+	if ack.refused == voucher.RefusedBusy {
+		return errors.New(ack.message)
+	}
+	c.mu.Lock()
+	c.settledQ = c.settledQ || ack.settled
+	c.mu.Unlock()
+	c.d.inbox.post(ackNote{ack})
+	return nil
+}
+
+// dial opens the payment stream, or finds out that there is none.
+func (c *courier) dial(ctx context.Context) error {
+	if err := c.d.c.connect(ctx, c.d.provider.AddrInfo); err != nil {
+		return err
+	}
+	s, err := c.d.c.cfg.Host.NewStream(ctx, c.d.provider.ID, PaymentProtocol)
+	var unknown multistream.ErrNotSupported[protocol.ID]
+	if errors.As(err, &unknown) {
+		c.mu.Lock()
+		c.asVouch = true
+		c.mu.Unlock()
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open payment stream: %w", err)
+	}
+	c.stream, c.reader = s, bufio.NewReaderSize(s, 4<<10)
+	return nil
+}
+
+// deliverVoucher sends a payment the way the existing network does. There is
+// no answer; a provider that stands still is sent the last one again.
+func (c *courier) deliverVoucher(ctx context.Context, f *payFrame) error {
+	if f.payment == nil {
+		return nil
+	}
+	chid := c.d.channelID()
+	if chid.Initiator == "" {
+		return errors.New("no channel to send a payment on")
+	}
+	node, err := f.payment.Encode()
+	if err != nil {
+		return err
+	}
+	return c.d.c.cfg.Transfers.SendVoucher(ctx, chid, datatransfer.TypedVoucher{Voucher: node, Type: voucher.PaymentType})
+}

@@ -1,0 +1,430 @@
+package retrievalmarket
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/selectors"
+	"github.com/tollgraph/tollgraph/validation"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// ProviderConfig configures a Provider.
+type ProviderConfig struct {
+	Host      host.Host             // required; not closed by Close
+	Transfers Transfers             // required
+	UseStore  UseStore              // required
+	Pieces    Pieces                // required
+	Node      RetrievalProviderNode // required if anything costs money
+	DB        *sql.DB               // required; see OpenDatabase
+	PayTo     address.Address       // who is paid; required if anything costs money
+
+	// Ask is what is charged until SetPricePerByte and its siblings change it.
+	// The unseal price is only asked for sealed pieces. The zero Ask is free.
+	Ask voucher.Ask
+	// Pricing, if set, overrides Ask for a client and a payload. It must answer
+	// from memory.
+	Pricing func(PricingInput) voucher.Ask
+	// Meter enables resumption of deals across channels. Without it, a channel
+	// that breaks ends its deal's account, and the client proposes a new deal.
+	Meter Meter
+	// Client is a Client on the same Transfers, if there is one.
+	Client *Client
+	// Credit is how many bytes may run beyond each boundary. Default 0.
+	Credit voucher.Bytes
+	// CreditLine tells, for queries, what any payer is lent, so that a client
+	// knows before it begins; nil, or a nil answer, tells nothing.
+	CreditLine func() *voucher.Amount
+
+	MaxDeals        int              // live deals; more are refused as busy. Default 1024
+	MaxDealsPerPeer int              // live deals of one client. Default 64
+	ResendAllowance voucher.Bytes    // bytes that one deal may be sent again over its resumptions. Default 256 MiB
+	IdleTimeout     time.Duration    // a deal without progress ends. Default 30 min
+	KeepDeals       int              // finished deals kept on record. Default 1,000,000
+	KeepFor         time.Duration    // and for how long. Default 90 days
+	Limits          selectors.Limits // bounds of selectors; zero values are defaults
+	MaxQuoteLinks   uint64           // links walked for an exact quote. Default 1<<20
+	Logger          *slog.Logger     // default slog.Default()
+}
+
+// PricingInput is what a price may depend on.
+type PricingInput struct {
+	Client  peer.ID
+	Payload voucher.DealProposal // for a query only PayloadCID and PieceCID are set
+	Piece   Piece
+	Ask     voucher.Ask // what holds without a Pricing function
+}
+
+func (c *ProviderConfig) validate() error {
+	switch {
+	case c.Host == nil, c.Transfers == nil, c.UseStore == nil, c.Pieces == nil, c.DB == nil:
+		return errors.New("provider: Host, Transfers, UseStore, Pieces and DB are required")
+	case c.Node == nil && (c.Ask.PricePerByte != 0 || c.Pricing != nil):
+		return errors.New("provider: a price needs a Node that takes payments")
+	}
+	if err := c.Ask.Validate(); err != nil {
+		return fmt.Errorf("provider: %w", err)
+	}
+	orInt := func(p *int, d int) {
+		if *p == 0 {
+			*p = d
+		}
+	}
+	orInt(&c.MaxDeals, 1024)
+	orInt(&c.MaxDealsPerPeer, 64)
+	orInt(&c.KeepDeals, 1_000_000)
+	if c.ResendAllowance == 0 {
+		c.ResendAllowance = 256 << 20
+	}
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = 30 * time.Minute
+	}
+	if c.KeepFor == 0 {
+		c.KeepFor = 90 * 24 * time.Hour
+	}
+	if c.MaxQuoteLinks == 0 {
+		c.MaxQuoteLinks = 1 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return nil
+}
+
+// RetrievalProvider is the seed's face of a Provider.
+type RetrievalProvider interface {
+	Start(ctx context.Context) error
+	SetPricePerByte(price Price)
+	SetPaymentInterval(interval, increase Bytes)
+	SetPricePerUnseal(price Amount)
+	SubscribeToEvents(ProviderSubscriber) Unsubscribe
+	ListDeals() map[ProviderDealID]ProviderDealState
+}
+
+var _ RetrievalProvider = (*Provider)(nil)
+
+// Provider sells what its pieces hold. All methods may be called at once from
+// several goroutines.
+type Provider struct {
+	cfg    ProviderConfig
+	log    *slog.Logger
+	book   providerBook
+	hub    *hub[ProviderDealID, ProviderEvent, ProviderDealState]
+	quotes *quoter
+	stop   context.CancelFunc // ends the deals' goroutines
+	unsub  datatransfer.Unsubscribe
+	done   sync.WaitGroup
+
+	mu     sync.Mutex
+	ctx    context.Context                          // guarded by mu; the life of the deals' goroutines, set by Start
+	ask    voucher.Ask                              // guarded by mu
+	live   map[ProviderDealID]*providerDeal         // guarded by mu
+	byChan map[datatransfer.ChannelID]*providerDeal // guarded by mu
+	closed bool                                     // guarded by mu
+}
+
+// NewProvider makes a Provider. It serves from Start on.
+func NewProvider(cfg ProviderConfig) (*Provider, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	p := &Provider{
+		cfg: cfg, log: cfg.Logger.With("role", "provider"), book: providerBook{cfg.DB}, ask: cfg.Ask,
+		hub:    newHub[ProviderDealID, ProviderEvent, ProviderDealState](ProviderEventProgress),
+		live:   make(map[ProviderDealID]*providerDeal),
+		byChan: make(map[datatransfer.ChannelID]*providerDeal),
+	}
+	p.quotes = newQuoter(cfg.Pieces, cfg.MaxQuoteLinks)
+	return p, nil
+}
+
+// Start takes up the deals that were not finished when the node stopped, and
+// serves. ctx bounds the start only; the deals live until Close.
+func (p *Provider) Start(ctx context.Context) error {
+	if err := migrate(ctx, p.cfg.DB); err != nil {
+		return err
+	}
+	if _, err := p.book.prune(ctx, time.Now().Add(-p.cfg.KeepFor), p.cfg.KeepDeals); err != nil {
+		return err
+	}
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	p.mu.Lock()
+	p.ctx, p.stop = life, stop
+	p.mu.Unlock()
+	if err := p.takeUp(ctx); err != nil {
+		return err
+	}
+	if err := p.cfg.Transfers.RegisterTransportConfigurer(voucher.ProposalType, p.options); err != nil {
+		return fmt.Errorf("provider: %w", err)
+	}
+	if err := p.cfg.Transfers.RegisterVoucherType(voucher.ProposalType, validation.Validator{Book: p}); err != nil {
+		return fmt.Errorf("provider: %w", err)
+	}
+	p.unsub = p.cfg.Transfers.SubscribeToEvents(p.onEvent)
+	p.cfg.Host.SetStreamHandler(PaymentProtocol, p.servePayments)
+	p.cfg.Host.SetStreamHandler(voucher.QueryProtocol, p.serveQuery)
+	p.cfg.Host.SetStreamHandler(voucher.QueryProtocolV0, p.serveQueryV0)
+	return nil
+}
+
+// takeUp starts a goroutine for every deal that was not finished.
+func (p *Provider) takeUp(ctx context.Context) error {
+	open, err := p.book.open(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range open {
+		d, err := p.revive(r)
+		if err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.live[d.key] = d
+		p.mu.Unlock()
+		p.begin(d)
+	}
+	return nil
+}
+
+func (p *Provider) revive(r record) (*providerDeal, error) {
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	proposal, err := r.proposal()
+	if err != nil {
+		return nil, err
+	}
+	from, err := r.peer()
+	if err != nil {
+		return nil, err
+	}
+	d := newProviderDeal(p, from, proposal, r)
+	d.deal = r.deal(proposal.Params.Terms(), p.cfg.Credit)
+	d.view.account = d.deal.Account
+	d.view.recalled = true
+	return d, nil
+}
+
+// begin runs d's goroutine.
+func (p *Provider) begin(d *providerDeal) {
+	p.mu.Lock()
+	ctx := p.ctx
+	p.mu.Unlock()
+	p.done.Go(func() { d.run(ctx) })
+}
+
+// Close stops taking proposals and payments and waits for the deals'
+// goroutines. Deals do not end: they go on at the next Start.
+func (p *Provider) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	started := p.stop != nil
+	p.mu.Unlock()
+	if !started {
+		return nil
+	}
+	for _, proto := range []string{string(PaymentProtocol), voucher.QueryProtocol, voucher.QueryProtocolV0} {
+		p.cfg.Host.RemoveStreamHandler(protocolID(proto))
+	}
+	if p.unsub != nil {
+		p.unsub()
+	}
+	p.stop()
+	p.done.Wait()
+	p.hub.close()
+	return nil
+}
+
+// SetPricePerByte changes the price for deals that begin from now on.
+func (p *Provider) SetPricePerByte(price Price) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ask.PricePerByte = price
+}
+
+// SetPaymentInterval changes the largest interval and increase that deals may
+// have from now on.
+func (p *Provider) SetPaymentInterval(interval, increase Bytes) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ask.PaymentInterval, p.ask.PaymentIntervalIncrease = interval, increase
+}
+
+// SetPricePerUnseal changes the price of unsealing for deals that begin from
+// now on.
+func (p *Provider) SetPricePerUnseal(price Amount) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ask.UnsealPrice = price
+}
+
+// Ask returns what is charged now.
+func (p *Provider) Ask() voucher.Ask {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ask
+}
+
+// SubscribeToEvents calls fn for what happens to deals from now on.
+func (p *Provider) SubscribeToEvents(fn ProviderSubscriber) Unsubscribe {
+	return p.hub.subscribe(fn)
+}
+
+// askFor returns the ask that holds for a client and a piece: unsealing is
+// charged only where it is needed.
+func (p *Provider) askFor(from peer.ID, proposal voucher.DealProposal, piece Piece) voucher.Ask {
+	ask := p.Ask()
+	if p.cfg.Pricing != nil {
+		ask = p.cfg.Pricing(PricingInput{Client: from, Payload: proposal, Piece: piece, Ask: ask})
+	}
+	if !piece.Sealed {
+		ask.UnsealPrice = voucher.Amount{}
+	}
+	return ask
+}
+
+// options gives a channel its blocks. It is called for every channel of the
+// manager, also for those that a Client on it opened.
+func (p *Provider) options(chid datatransfer.ChannelID, v datatransfer.TypedVoucher) []datatransfer.TransportOption {
+	if chid.Initiator == p.cfg.Host.ID() {
+		if p.cfg.Client != nil {
+			return p.cfg.Client.options(v)
+		}
+		return nil
+	}
+	p.mu.Lock()
+	d := p.byChan[chid]
+	p.mu.Unlock()
+	if d == nil {
+		return nil
+	}
+	return []datatransfer.TransportOption{p.cfg.UseStore(p.cfg.Pieces.LinkSystem(d.piece.ID))}
+}
+
+// onEvent passes an event of data-transfer to its deal. It runs on the one
+// goroutine that serves all channels, so it only looks up, copies and posts.
+func (p *Provider) onEvent(ev datatransfer.Event, st datatransfer.ChannelState) {
+	chid := st.ChannelID()
+	if chid.Responder != p.cfg.Host.ID() {
+		return
+	}
+	p.mu.Lock()
+	d := p.byChan[chid]
+	p.mu.Unlock()
+	if d == nil {
+		return
+	}
+	if note := providerNote(ev, st); note.kind != noteNone {
+		d.inbox.post(note)
+	}
+}
+
+// ListDeals returns the deals that are live and the latest that are not, under
+// the ids that clients gave them. See Deals for all, in order.
+func (p *Provider) ListDeals() map[ProviderDealID]ProviderDealState {
+	deals, err := p.Deals(context.Background(), 10_000)
+	if err != nil {
+		p.log.Error("list deals", "err", err)
+	}
+	all := make(map[ProviderDealID]ProviderDealState, len(deals))
+	for i := len(deals) - 1; i >= 0; i-- { // the newest under an id wins
+		all[ProviderDealID{deals[i].Receiver, deals[i].ID}] = deals[i]
+	}
+	return all
+}
+
+// Deals returns at most limit deals, newest first. Live deals are as they are
+// now, others as they ended.
+func (p *Provider) Deals(ctx context.Context, limit int) ([]ProviderDealState, error) {
+	records, err := p.book.all(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	var states []ProviderDealState
+	seen := make(map[int64]bool)
+	p.mu.Lock()
+	for _, d := range p.live {
+		s, instance := d.snapshot()
+		states = append(states, s)
+		seen[instance] = instance != 0
+	}
+	p.mu.Unlock()
+	for _, r := range records {
+		if seen[r.Instance] {
+			continue
+		}
+		s, err := providerState(r)
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, s)
+	}
+	return states, nil
+}
+
+// providerState is a stored deal for people.
+func providerState(r record) (ProviderDealState, error) {
+	proposal, err := r.proposal()
+	if err != nil {
+		return ProviderDealState{}, err
+	}
+	from, err := r.peer()
+	if err != nil {
+		return ProviderDealState{}, err
+	}
+	channel, err := parseAddress(r.Channel)
+	if err != nil {
+		return ProviderDealState{}, fmt.Errorf("deal %d: stored payment channel: %w", r.ID, err)
+	}
+	d := r.deal(proposal.Params.Terms(), 0)
+	return ProviderDealState{
+		DealProposal: proposal, Status: d.status(), Message: d.Message, Receiver: from,
+		TotalSent: d.Account.Moved, FundsReceived: d.Account.Paid, PaymentChannel: channel, Lane: r.Lane,
+		Created: r.Created, Updated: r.Updated,
+	}, nil
+}
+
+// StoredProviderDeals reads a provider's deals from a database that no
+// Provider may be using now, newest first.
+func StoredProviderDeals(ctx context.Context, db *sql.DB, limit int) ([]ProviderDealState, error) {
+	if err := migrate(ctx, db); err != nil {
+		return nil, err
+	}
+	records, err := providerBook{db}.all(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	states := make([]ProviderDealState, 0, len(records))
+	for _, r := range records {
+		s, err := providerState(r)
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, s)
+	}
+	return states, nil
+}
+
+// CancelDeal ends a live deal of a client. What was paid stays paid.
+func (p *Provider) CancelDeal(key ProviderDealID) error {
+	p.mu.Lock()
+	d := p.live[key]
+	p.mu.Unlock()
+	if d == nil {
+		return fmt.Errorf("deal %d of %s: %w", key.ID, key.From, ErrNoDeal)
+	}
+	d.inbox.post(cancelNote{"provider cancelled"})
+	return nil
+}
+
+type cancelNote struct{ reason string }

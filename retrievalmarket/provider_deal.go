@@ -1,0 +1,387 @@
+package retrievalmarket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/revalidator"
+	"github.com/tollgraph/tollgraph/validation"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+const (
+	// watchEvery is how often a deal compares what should be with what is when
+	// nothing happens.
+	watchEvery = 2 * time.Second
+	// tellTimeout bounds one message to the client over data-transfer.
+	tellTimeout = 15 * time.Second
+)
+
+// providerDeal is one live deal of a Provider and its goroutine.
+type providerDeal struct {
+	p        *Provider
+	key      ProviderDealID
+	proposal voucher.DealProposal
+	encoded  []byte // the proposal's bytes
+	piece    Piece
+	inbox    *inbox
+	gone     chan struct{} // closed when the goroutine has ended
+
+	// Owned by the goroutine that runs run, and before it starts by its maker.
+	deal      Deal
+	rec       record
+	told      validation.Grant // what the channel was last let do
+	asked     voucher.Amount   // what was last asked for
+	stopped   bool             // the channel stands still, and was not told since
+	streaming bool             // the client pays on a stream of its own: it need not be asked
+	unsealing bool
+	active    time.Time // when anything last moved
+	put       record    // as it is on disk
+
+	mu   sync.Mutex
+	view channelView // guarded by mu
+}
+
+func newProviderDeal(p *Provider, from peer.ID, proposal voucher.DealProposal, r record) *providerDeal {
+	d := &providerDeal{p: p, key: ProviderDealID{from, proposal.ID}, proposal: proposal, inbox: newInbox(), gone: make(chan struct{}), rec: r, put: r, active: time.Now()}
+	d.encoded, _ = encodeProposal(proposal) // decoded a moment ago; a nil never equals
+	d.rec.Peer, d.rec.ID, d.rec.Proposal = from.String(), uint64(proposal.ID), d.encoded
+	if id, err := cid.Decode(r.PieceID); err == nil {
+		if piece, ok := p.cfg.Pieces.Find(proposal.PayloadCID, &id); ok {
+			d.piece = piece
+		}
+	}
+	d.view.base, d.view.baseKnown = r.Base, r.BaseKnown
+	return d
+}
+
+// run is the deal's goroutine. It ends with the deal, or with ctx, which
+// leaves the deal as it is on disk.
+func (d *providerDeal) run(ctx context.Context) {
+	d.publish(ProviderEventOpen)
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		if err := d.settleUp(ctx); err != nil {
+			d.p.log.Error("deal", "peer", d.key.From, "id", d.key.ID, "err", err)
+		}
+		if d.deal.Phase.Final() {
+			d.leave()
+			d.goodbye(ctx)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			d.leave()
+			return
+		case <-d.inbox.wake:
+			for _, note := range d.inbox.take() {
+				d.handle(ctx, note)
+			}
+		case <-tick.C:
+			d.watch()
+		}
+	}
+}
+
+// leave takes the deal out of the provider's maps.
+func (d *providerDeal) leave() {
+	d.p.mu.Lock()
+	defer d.p.mu.Unlock()
+	delete(d.p.live, d.key)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.p.byChan, d.view.chid)
+	close(d.gone)
+}
+
+// handle takes in one note. What follows from it is settleUp's.
+func (d *providerDeal) handle(ctx context.Context, note any) {
+	switch n := note.(type) {
+	case channelNote:
+		d.channelEvent(ctx, n)
+	case attachNote:
+		d.told, d.stopped, d.asked, d.active = n.grant, false, voucher.Amount{}, time.Now()
+		if n.old != n.chid {
+			d.closeChannel(ctx, n.old)
+		}
+	case payNote:
+		d.streaming = true
+		n.reply <- d.takeFrame(ctx, n.frame)
+	case unsealNote:
+		d.unsealing, d.active = false, time.Now()
+		if n.err != nil {
+			d.fail(voucher.DealStatusErrored, fmt.Sprintf("unsealing failed: %v", n.err))
+			return
+		}
+		d.deal = d.deal.step(unsealed{})
+	case cancelNote:
+		d.fail(voucher.DealStatusCancelled, n.reason)
+	}
+}
+
+func (d *providerDeal) channelEvent(ctx context.Context, n channelNote) {
+	d.mu.Lock()
+	current := n.chid == d.view.chid
+	if current {
+		d.view.queued = max(d.view.queued, n.queued)
+	}
+	d.mu.Unlock()
+	if !current {
+		return
+	}
+	switch n.kind {
+	case noteStopped:
+		d.stopped = true
+	case noteVoucher:
+		if err := d.takeVoucher(ctx, n.voucher); err != nil {
+			d.p.log.Warn("payment refused", "peer", d.key.From, "id", d.key.ID, "err", err)
+			d.tellRefused(ctx, err)
+		}
+	case noteEnded:
+		d.refresh()
+		d.deal = d.deal.step(ended{d.deal.Account.Moved})
+	case noteClosed:
+		d.refresh()
+		d.deal = d.deal.step(ended{d.deal.Account.Moved})
+	case noteLost:
+		d.lost(n)
+	}
+}
+
+// lost notes that the channel is gone. The deal waits for the client to come
+// back, until it is idle for too long. A channel on which blocks were missing
+// would only fail again.
+func (d *providerDeal) lost(n channelNote) {
+	d.mu.Lock()
+	d.view.attached = false
+	d.mu.Unlock()
+	d.refresh()
+	d.p.log.Debug("channel lost", "peer", d.key.From, "id", d.key.ID, "reason", n.reason)
+}
+
+// refresh takes over what the meter says.
+func (d *providerDeal) refresh() {
+	d.mu.Lock()
+	d.measure(&d.view)
+	total := d.view.account.Moved
+	d.rec.Base, d.rec.BaseKnown = d.view.base, d.view.baseKnown
+	d.mu.Unlock()
+	if total > d.deal.Account.Moved {
+		d.active = time.Now()
+		d.deal = d.deal.step(moved{total})
+	}
+}
+
+// settleUp brings the world in line with the deal: decide, persist, then tell.
+func (d *providerDeal) settleUp(ctx context.Context) error {
+	d.refresh()
+	if d.deal.settled() {
+		d.deal = d.deal.step(closed{})
+	}
+	if err := d.persist(ctx); err != nil {
+		return err
+	}
+	d.publishView()
+	if d.deal.Phase.Final() {
+		return nil
+	}
+	d.publish(ProviderEventProgress)
+	d.unsealIfPaid(ctx)
+	return d.tell(ctx)
+}
+
+// persist puts the deal on disk if money, phase or readiness changed. Bytes
+// alone are no news: they are metered again when the client comes back.
+func (d *providerDeal) persist(ctx context.Context) error {
+	d.rec.keep(d.deal)
+	old := d.put
+	news := d.rec.Phase != max(old.Phase, Moving) || d.rec.Paid != old.Paid || d.rec.Ready != old.Ready && old.Instance != 0 || d.rec.Lane != old.Lane
+	if !news {
+		return nil
+	}
+	if err := d.p.book.put(ctx, &d.rec); err != nil {
+		return err
+	}
+	d.put = d.rec
+	return nil
+}
+
+// publishView copies what others look at.
+func (d *providerDeal) publishView() {
+	s, err := providerState(withDeal(d.rec, d.deal))
+	if err != nil {
+		d.p.log.Error("deal state", "err", err)
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.view.state, d.view.instance = s, d.rec.Instance
+	d.view.ready = d.deal.Ready
+	moved := d.view.account.Moved
+	d.view.account = d.deal.Account.Move(moved)
+}
+
+func withDeal(r record, d Deal) record {
+	r.keep(d)
+	return r
+}
+
+// snapshot returns the deal for people, and its instance on disk.
+func (d *providerDeal) snapshot() (ProviderDealState, int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.view.state
+	s.TotalSent = max(s.TotalSent, d.view.account.Moved)
+	return s, d.view.instance
+}
+
+func (d *providerDeal) publish(ev ProviderEvent) {
+	d.mu.Lock()
+	s := d.view.state
+	d.mu.Unlock()
+	d.p.hub.publish(d.key, ev, s)
+}
+
+// grant is what the channel should be let do now.
+func (d *providerDeal) grant() validation.Grant {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	g := validation.Grant{Verdict: d.deal.verdict()}
+	v := d.view
+	switch {
+	case v.started || v.restarted:
+		g.Offset = v.offset
+	case d.told.Probe && d.deal.Account.Moved < g.Verdict.Limit:
+		g.Probe = true
+	case d.told.Offset != 0 && d.deal.Account.Moved >= g.Verdict.Limit:
+		g.Offset = d.told.Offset
+	case d.told.Offset != 0: // it was held back for money, which came
+		g.Probe = true
+	}
+	return g
+}
+
+// tell passes the grant on when it changed, when the channel stopped below it,
+// and when the client must be asked for money.
+func (d *providerDeal) tell(ctx context.Context) error {
+	d.mu.Lock()
+	chid, attached := d.view.chid, d.view.attached
+	d.mu.Unlock()
+	if !attached {
+		return nil
+	}
+	g := d.grant()
+	below := d.deal.Account.Moved < g.Verdict.Limit
+	ask := d.askFor()
+	if g == d.told && ask == nil && !(d.stopped && below) {
+		return nil
+	}
+	if err := d.update(ctx, chid, g, ask); err != nil {
+		return err
+	}
+	d.told, d.stopped = g, false
+	if ask != nil {
+		d.asked = d.deal.Account.Paid.Add(ask.PaymentOwed)
+	}
+	return nil
+}
+
+// askFor returns the request for money that an older client waits for, once
+// for each amount; a client with a payment stream knows by itself.
+func (d *providerDeal) askFor() *voucher.DealResponse {
+	due := d.deal.Account.Due()
+	if due.IsZero() || d.streaming || d.asked == d.deal.Account.Paid.Add(due) {
+		return nil
+	}
+	return &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, PaymentOwed: due}
+}
+
+func (d *providerDeal) update(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error {
+	result, err := validation.Result(g, reply)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	return d.p.cfg.Transfers.UpdateValidationStatus(ctx, chid, result)
+}
+
+// goodbye tells the client how the deal ended and lets the channel go.
+func (d *providerDeal) goodbye(ctx context.Context) {
+	d.mu.Lock()
+	chid, attached := d.view.chid, d.view.attached
+	d.mu.Unlock()
+	event := ProviderEventComplete
+	if d.deal.Phase == Failed {
+		event = ProviderEventError
+	}
+	d.publish(event)
+	if !attached {
+		return
+	}
+	reply := &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, Message: d.deal.Message}
+	var err error
+	if d.deal.Phase == Completed {
+		if !d.deal.Account.Terms.Free() { // a free channel completes by itself
+			err = d.update(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
+		}
+	} else {
+		err = d.reject(ctx, chid, reply)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		d.p.log.Debug("last word", "peer", d.key.From, "id", d.key.ID, "err", err)
+	}
+}
+
+// reject ends the channel with a reason.
+func (d *providerDeal) reject(ctx context.Context, chid datatransfer.ChannelID, reply *voucher.DealResponse) error {
+	node, err := reply.Encode()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	return d.p.cfg.Transfers.UpdateValidationStatus(ctx, chid, datatransfer.ValidationResult{
+		VoucherResult: &datatransfer.TypedVoucher{Voucher: node, Type: voucher.ResponseType},
+	})
+}
+
+// closeChannel lets go of a channel that another one replaced. It does not
+// wait: the message to a client that is gone may take its time.
+func (d *providerDeal) closeChannel(ctx context.Context, chid datatransfer.ChannelID) {
+	if chid == (datatransfer.ChannelID{}) {
+		return
+	}
+	d.p.done.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+		defer cancel()
+		if err := d.p.cfg.Transfers.CloseDataTransferChannel(ctx, chid); err != nil {
+			d.p.log.Debug("close replaced channel", "channel", chid, "err", err)
+		}
+	})
+}
+
+func (d *providerDeal) fail(status voucher.DealStatus, reason string) {
+	d.deal = d.deal.step(failed{status, reason})
+}
+
+// watch ends a deal that nothing happens to, and says again what a channel may
+// have missed.
+func (d *providerDeal) watch() {
+	idle := time.Since(d.active)
+	if idle > d.p.cfg.IdleTimeout && !d.unsealing {
+		d.fail(voucher.DealStatusCancelled, fmt.Sprintf("nothing moved and nothing was paid for %s", idle.Round(time.Second)))
+		return
+	}
+	if idle > watchEvery && d.deal.Account.Moved < d.deal.verdict().Limit {
+		d.stopped = true
+	}
+}

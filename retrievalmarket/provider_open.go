@@ -1,0 +1,200 @@
+package retrievalmarket
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/revalidator"
+	"github.com/tollgraph/tollgraph/validation"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+var _ validation.Book = (*Provider)(nil)
+
+// Offer implements validation.Book. A deal that is being resumed keeps the
+// terms that it began with.
+func (p *Provider) Offer(from peer.ID, proposal voucher.DealProposal) (validation.Offer, error) {
+	offer := validation.Offer{Limits: p.cfg.Limits}
+	p.mu.Lock()
+	d := p.live[ProviderDealID{from, proposal.ID}]
+	p.mu.Unlock()
+	if d != nil && d.proposes(proposal) {
+		offer.Ask = askOf(proposal.Params)
+		return offer, nil
+	}
+	piece, ok := p.cfg.Pieces.Find(proposal.PayloadCID, proposal.Params.PieceCID)
+	if !ok {
+		return offer, fmt.Errorf("%w: %s", voucher.RefusedContent, proposal.PayloadCID)
+	}
+	offer.Ask = p.askFor(from, proposal, piece)
+	if !proposal.Params.Terms().Free() && p.cfg.Node == nil {
+		return offer, fmt.Errorf("%w: this provider takes no payments, propose a free deal", voucher.RefusedPrice)
+	}
+	return offer, nil
+}
+
+func askOf(p voucher.Params) voucher.Ask {
+	return voucher.Ask{PricePerByte: p.PricePerByte, UnsealPrice: p.UnsealPrice,
+		PaymentInterval: p.PaymentInterval, PaymentIntervalIncrease: p.PaymentIntervalIncrease}
+}
+
+// Open implements validation.Book: it begins a deal in memory, or puts a
+// channel in the place of one that broke.
+func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealProposal) (validation.Grant, voucher.DealResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := ProviderDealID{chid.Initiator, proposal.ID}
+	d := p.live[key]
+	if d != nil {
+		grant, old, err := d.reattach(chid, proposal)
+		if err != nil {
+			return grant, voucher.DealResponse{}, err
+		}
+		delete(p.byChan, old)
+		p.byChan[chid] = d
+		d.inbox.post(attachNote{chid: chid, old: old, grant: grant})
+		return grant, d.reply(), nil
+	}
+	if err := p.room(key.From); err != nil {
+		return validation.Grant{}, voucher.DealResponse{}, err
+	}
+	piece, ok := p.cfg.Pieces.Find(proposal.PayloadCID, proposal.Params.PieceCID)
+	if !ok {
+		return validation.Grant{}, voucher.DealResponse{}, fmt.Errorf("%w: %s", voucher.RefusedContent, proposal.PayloadCID)
+	}
+	d = newProviderDeal(p, key.From, proposal, record{Created: time.Now().UTC(), PieceID: piece.ID.String()})
+	d.piece = piece
+	d.deal = Deal{Phase: Moving, Ready: !piece.Sealed, Account: revalidator.Account{Terms: proposal.Params.Terms(), Credit: p.cfg.Credit}}
+	grant := validation.Grant{Verdict: d.deal.verdict()}
+	d.told, d.view.chid, d.view.attached, d.view.account = grant, chid, true, d.deal.Account
+	d.publishView()
+	p.live[key], p.byChan[chid] = d, d
+	ctx := p.ctx
+	p.done.Go(func() { d.run(ctx) })
+	return grant, d.reply(), nil
+}
+
+// room reports whether one more deal of a client may be live. p.mu is held.
+func (p *Provider) room(from peer.ID) error {
+	if p.closed {
+		return fmt.Errorf("%w: shutting down", voucher.RefusedBusy)
+	}
+	if len(p.live) >= p.cfg.MaxDeals {
+		return fmt.Errorf("%w: %d deals are under way", voucher.RefusedBusy, len(p.live))
+	}
+	mine := 0
+	for key := range p.live {
+		if key.From == from {
+			mine++
+		}
+	}
+	if mine >= p.cfg.MaxDealsPerPeer {
+		return fmt.Errorf("%w: %d of your deals are under way", voucher.RefusedBusy, mine)
+	}
+	return nil
+}
+
+// Restart implements validation.Book for clients that restart a channel the
+// way data-transfer does. queued is data-transfer's count for the channel,
+// which goes on from there.
+func (p *Provider) Restart(chid datatransfer.ChannelID, proposal voucher.DealProposal, queued voucher.Bytes) (validation.Grant, voucher.DealResponse, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d := p.live[ProviderDealID{chid.Initiator, proposal.ID}]
+	if d == nil || !d.proposes(proposal) {
+		return validation.Grant{}, voucher.DealResponse{}, fmt.Errorf("%w: deal %d is not open", voucher.RefusedResume, proposal.ID)
+	}
+	grant, err := d.restart(chid, queued)
+	if err != nil {
+		return grant, voucher.DealResponse{}, err
+	}
+	p.byChan[chid] = d
+	d.inbox.post(attachNote{chid: chid, old: chid, grant: grant})
+	return grant, d.reply(), nil
+}
+
+// attachNote tells a deal that it has a new channel.
+type attachNote struct {
+	chid, old datatransfer.ChannelID
+	grant     validation.Grant // what validation granted it
+}
+
+// proposes reports whether proposal is, byte for byte, the deal's own.
+func (d *providerDeal) proposes(proposal voucher.DealProposal) bool {
+	b, err := encodeProposal(proposal)
+	return err == nil && bytes.Equal(b, d.encoded)
+}
+
+// reply is the answer to a proposal.
+func (d *providerDeal) reply() voucher.DealResponse {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := voucher.DealResponse{Status: voucher.DealStatusAccepted, ID: d.key.ID}
+	if a := d.view.account; a.Paid.Less(a.Terms.Unseal) {
+		r.Status, r.PaymentOwed = voucher.DealStatusFundsNeededUnseal, a.Due()
+	}
+	return r
+}
+
+// reattach puts chid in the place of the deal's channel and says how far it may
+// go. Bytes that were sent before are sent again without charge, within the
+// allowance; what the new channel skips was charged. A channel that may not
+// send anything new before it is paid for never gets a block to begin with.
+func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.DealProposal) (validation.Grant, datatransfer.ChannelID, error) {
+	if !d.proposes(proposal) {
+		return validation.Grant{}, chid, fmt.Errorf("%w: deal %d is under way with other terms, use another id", voucher.RefusedTerms, proposal.ID)
+	}
+	if d.p.cfg.Meter == nil {
+		return validation.Grant{}, chid, fmt.Errorf("%w: %s", voucher.RefusedResume, "channels are not metered here")
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v := &d.view
+	d.measure(v)
+	next, _ := d.p.cfg.Meter(chid)
+	if next.SkipLinks > v.links && !v.recalled {
+		return validation.Grant{}, chid, fmt.Errorf("%w: %d links skipped, %d sent", voucher.RefusedResume, next.SkipLinks, v.links)
+	}
+	if resent := v.sentBefore.Add(v.sent).Sub(v.account.Moved); resent > d.p.cfg.ResendAllowance {
+		return validation.Grant{}, chid, fmt.Errorf("%w: %d bytes were sent again already", voucher.RefusedResume, resent)
+	}
+	old := v.chid
+	v.sentBefore, v.sent = v.sentBefore.Add(v.sent), 0
+	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict()}
+	began := v.baseKnown || v.account.Moved > 0
+	switch stopped := v.account.Moved >= grant.Verdict.Limit; {
+	case !began:
+	case stopped && next.SkipLinks >= v.links:
+		grant.Offset = v.account.Moved
+	default:
+		grant.Probe = true
+	}
+	v.links, v.recalled = max(v.links, next.SkipLinks), false
+	v.chid, v.attached = chid, true
+	return grant, old, nil
+}
+
+// restart is reattach for the same channel: data-transfer's count goes on, so
+// nothing is probed, and a client that owes gets nothing before it pays.
+func (d *providerDeal) restart(chid datatransfer.ChannelID, queued voucher.Bytes) (validation.Grant, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v := &d.view
+	if v.chid != chid && v.attached {
+		return validation.Grant{}, fmt.Errorf("%w: the deal went on on another channel", voucher.RefusedResume)
+	}
+	if v.recalled {
+		v.account = v.account.Move(queued)
+	}
+	d.measure(v)
+	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict()}
+	if v.account.Moved >= grant.Verdict.Limit {
+		grant.Offset = v.account.Moved
+	}
+	v.chid, v.attached, v.recalled, v.restarted = chid, true, false, true
+	return grant, nil
+}

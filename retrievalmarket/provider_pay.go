@@ -1,0 +1,235 @@
+package retrievalmarket
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// payIdle is how long a payment stream may be silent, and payTimeout how long
+// one answer may take.
+const (
+	payIdle    = 10 * time.Minute
+	payTimeout = 30 * time.Second
+)
+
+func protocolID(s string) protocol.ID { return protocol.ID(s) }
+
+// payNote is a payment that came on a stream; the answer goes to reply, which
+// has room for it.
+type payNote struct {
+	frame payFrame
+	reply chan ackFrame
+}
+
+type unsealNote struct{ err error }
+
+// servePayments answers one payment stream, frame by frame.
+func (p *Provider) servePayments(s network.Stream) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.log.Error("payment stream panicked", "err", r)
+			_ = s.Reset() // the peer sees a broken stream and comes again
+		}
+	}()
+	r := bufio.NewReaderSize(s, 4<<10)
+	for {
+		if err := s.SetReadDeadline(time.Now().Add(payIdle)); err != nil {
+			_ = s.Reset() // no deadline, no service
+			return
+		}
+		n, err := readFrame(r)
+		if err != nil {
+			_ = s.Close() // the peer is done, or talks nonsense; it sees the end
+			return
+		}
+		frame, err := parsePayFrame(n)
+		ack := ackFrame{id: frame.id, refused: voucher.RefusedPayment}
+		if err != nil {
+			ack.message = err.Error()
+		} else {
+			ack = p.pay(ProviderDealID{s.Conn().RemotePeer(), frame.id}, frame)
+		}
+		node, err := ack.node()
+		_ = s.SetWriteDeadline(time.Now().Add(payTimeout)) // a failure shows in the write
+		if err := writeFrame(s, node, err); err != nil {
+			_ = s.Reset() // the peer asks again on another stream
+			return
+		}
+	}
+}
+
+// pay hands a frame to its deal and waits for the answer. A deal that is over
+// answers from disk.
+func (p *Provider) pay(key ProviderDealID, frame payFrame) ackFrame {
+	p.mu.Lock()
+	d, ctx := p.live[key], p.ctx
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, payTimeout)
+	defer cancel()
+	if d != nil {
+		note := payNote{frame, make(chan ackFrame, 1)}
+		if !d.inbox.post(note) {
+			return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "too many payments wait"}
+		}
+		select {
+		case ack := <-note.reply:
+			return ack
+		case <-ctx.Done():
+			return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "no answer in time"}
+		case <-d.gone:
+		}
+	}
+	return p.payLate(ctx, key)
+}
+
+// payLate answers for a deal that is not live.
+func (p *Provider) payLate(ctx context.Context, key ProviderDealID) ackFrame {
+	r, err := p.book.last(ctx, key)
+	if errors.Is(err, ErrNoDeal) {
+		return ackFrame{id: key.ID, refused: voucher.RefusedResume, message: "no such deal"}
+	}
+	if err != nil {
+		p.log.Error("late payment", "err", err)
+		return ackFrame{id: key.ID, refused: voucher.RefusedInternal, message: "deal not readable"}
+	}
+	ack := ackFrame{id: key.ID, paid: r.Paid, settled: r.Phase == Completed, message: r.Message}
+	if r.Phase == Failed {
+		ack.refused = voucher.RefusedResume
+	}
+	return ack
+}
+
+// takeFrame books a payment of the stream and returns the account after it.
+// done says that the client wants no more: what has moved is then all there is.
+func (d *providerDeal) takeFrame(ctx context.Context, f payFrame) ackFrame {
+	ack := ackFrame{id: d.key.ID}
+	if f.payment != nil {
+		if err := d.takePayment(ctx, *f.payment); err != nil {
+			d.p.log.Warn("payment refused", "peer", d.key.From, "id", d.key.ID, "err", err)
+			ack.refused, ack.message = voucher.RefusedInternal, err.Error()
+			errors.As(err, &ack.refused)
+		}
+	}
+	d.refresh()
+	if f.done {
+		d.deal = d.deal.step(ended{d.deal.Account.Moved})
+	}
+	if d.deal.settled() {
+		d.deal = d.deal.step(closed{})
+	} else if f.done {
+		d.fail(voucher.DealStatusCancelled, fmt.Sprintf("the client left with %s attoFIL due", d.deal.Account.Due()))
+	}
+	if d.deal.Phase.Final() {
+		if err := d.persist(ctx); err != nil {
+			d.p.log.Error("deal", "peer", d.key.From, "id", d.key.ID, "err", err)
+			return ackFrame{id: d.key.ID, refused: voucher.RefusedInternal, message: "not stored"}
+		}
+	}
+	ack.paid, ack.limit, ack.settled = d.deal.Account.Paid, d.deal.verdict().Limit, d.deal.Phase == Completed
+	return ack
+}
+
+// takeVoucher books a payment that came as a data-transfer voucher.
+func (d *providerDeal) takeVoucher(ctx context.Context, v datatransfer.TypedVoucher) error {
+	if v.Type != voucher.PaymentType {
+		return fmt.Errorf("%w: voucher type %q", voucher.RefusedPayment, v.Type)
+	}
+	payment, err := voucher.DecodeDealPayment(v.Voucher)
+	if err != nil {
+		return fmt.Errorf("%w: %w", voucher.RefusedPayment, err)
+	}
+	return d.takePayment(ctx, payment)
+}
+
+// takePayment verifies and stores a payment, and makes sure that its lane pays
+// for this deal alone. The deal is on disk with the money when it returns.
+func (d *providerDeal) takePayment(ctx context.Context, p voucher.DealPayment) error {
+	switch {
+	case d.p.cfg.Node == nil:
+		return fmt.Errorf("%w: this provider takes no payments", voucher.RefusedPayment)
+	case p.ID != d.key.ID:
+		return fmt.Errorf("%w: it is for deal %d", voucher.RefusedPayment, p.ID)
+	case d.rec.Channel != "" && (d.rec.Channel != p.PaymentChannel.String() || d.rec.Lane != p.PaymentVoucher.Lane):
+		return fmt.Errorf("%w: this deal is paid on lane %d of %s", voucher.RefusedPayment, d.rec.Lane, d.rec.Channel)
+	}
+	ctx, cancel := context.WithTimeout(ctx, payTimeout)
+	defer cancel()
+	total, err := d.p.cfg.Node.SavePaymentVoucher(ctx, p.PaymentChannel, p.PaymentVoucher, nil, voucher.Amount{})
+	if err != nil {
+		return paymentRefusal(err)
+	}
+	if d.rec.Channel == "" {
+		if err := d.bindLane(ctx, p.PaymentChannel, p.PaymentVoucher.Lane); err != nil {
+			return err
+		}
+	}
+	d.active = time.Now()
+	d.deal = d.deal.step(paid{total})
+	return d.persist(ctx)
+}
+
+// bindLane reserves the lane for this deal, which must be on record for it.
+func (d *providerDeal) bindLane(ctx context.Context, channel address.Address, lane uint64) error {
+	if d.rec.Instance == 0 {
+		d.rec.keep(d.deal)
+		if err := d.p.book.put(ctx, &d.rec); err != nil {
+			return err
+		}
+		d.put = d.rec
+	}
+	owner, err := d.p.book.bindLane(ctx, channel, lane, d.rec.Instance)
+	if err != nil {
+		return err
+	}
+	if owner != d.rec.Instance {
+		return fmt.Errorf("%w: lane %d of %s pays for another deal", voucher.RefusedPayment, lane, channel)
+	}
+	d.rec.Channel, d.rec.Lane = channel.String(), lane
+	return nil
+}
+
+// paymentRefusal keeps a refusal that the payment room names, such as
+// voucher.RefusedCredit, and makes every other error one.
+func paymentRefusal(err error) error {
+	var code voucher.Refusal
+	if errors.As(err, &code) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", voucher.RefusedPayment, err)
+}
+
+// tellRefused answers a bad payment that came as a data-transfer voucher. The
+// deal goes on: a good payment may follow.
+func (d *providerDeal) tellRefused(ctx context.Context, cause error) {
+	d.mu.Lock()
+	chid := d.view.chid
+	d.mu.Unlock()
+	code := voucher.RefusedInternal
+	errors.As(cause, &code)
+	reply := &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, PaymentOwed: d.deal.Account.Due(), Message: code.Message(cause.Error())}
+	if err := d.update(ctx, chid, d.told, reply); err != nil {
+		d.p.log.Debug("answer to a refused payment", "peer", d.key.From, "id", d.key.ID, "err", err)
+	}
+}
+
+// unsealIfPaid starts unsealing, once, when it is paid for.
+func (d *providerDeal) unsealIfPaid(ctx context.Context) {
+	a := d.deal.Account
+	if d.deal.Ready || d.unsealing || a.Paid.Less(a.Terms.Unseal) {
+		return
+	}
+	d.unsealing = true
+	d.p.done.Go(func() {
+		d.inbox.post(unsealNote{d.p.cfg.Pieces.Unseal(ctx, d.piece.ID)})
+	})
+}

@@ -1,0 +1,379 @@
+package retrievalmarket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime/datamodel"
+
+	"github.com/tollgraph/tollgraph/revalidator"
+	"github.com/tollgraph/tollgraph/selectors"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// DefaultAtRisk is how many bytes a client pays ahead of what it holds
+// verified, unless that is more than a hundredth of the budget.
+const DefaultAtRisk = Bytes(32 << 20)
+
+// maxLocalLinks bounds the walk that finds out what is held already.
+const maxLocalLinks = 1 << 28
+
+// Request is one retrieval.
+type Request struct {
+	Provider RetrievalPeer  // required
+	Root     cid.Cid        // required
+	Selector datamodel.Node // nil for the whole DAG
+	PieceCID *cid.Cid       // nil for any piece
+
+	// Budget is the most that the deal may cost. The zero Budget buys nothing
+	// that is not free.
+	Budget Amount
+	// MaxPrice, if set, is the highest price per byte.
+	MaxPrice *Price
+	// AtRisk is how many bytes may be paid ahead of what is verified: nil for
+	// the default, 0 to pay strictly after receipt.
+	AtRisk *Bytes
+	// Ask, if set, is proposed without asking the provider first. What is
+	// bought is then not known in advance, and is paid strictly after receipt
+	// unless Expected says how large it is.
+	Ask      *voucher.Ask
+	Expected Bytes
+	// Output is a note about where the result goes, kept with the deal.
+	Output string
+}
+
+// The reasons for which Retrieve refuses to begin.
+var (
+	// ErrPrice means that the provider asks more than Request.MaxPrice.
+	ErrPrice = errors.New("price above the maximum")
+	// ErrBudget means that the budget does not cover the selection.
+	ErrBudget = errors.New("budget too small")
+	// ErrBusy means that another deal on the same root is running.
+	ErrBusy = errors.New("another retrieval of this root is running")
+	// ErrNotFound means that the provider does not have what is asked for.
+	ErrNotFound = errors.New("not found at the provider")
+	// ErrNoCredit means that the provider does not lend enough on account.
+	ErrNoCredit = errors.New("no credit at the provider")
+	// ErrSuspended means that a deal stopped without ending: retrieve the same
+	// again to go on.
+	ErrSuspended = errors.New("incomplete")
+)
+
+// Retrieve begins to buy, and returns when the deal is on record and running.
+// It is idempotent: the same root and selection joins the deal that runs, or
+// continues the one on disk; what is held already is neither fetched nor paid
+// again. Wait tells the outcome.
+func (c *Client) Retrieve(ctx context.Context, r Request) (DealID, error) {
+	if err := selectors.Check(r.Selector, selectors.Limits{}); err != nil {
+		return 0, fmt.Errorf("retrieve %s: %w", r.Root, err)
+	}
+	if id, err := c.reserve(r); id != 0 || err != nil {
+		return id, err
+	}
+	d, err := c.prepare(ctx, r)
+	if err != nil {
+		c.release(r.Root)
+		return 0, fmt.Errorf("retrieve %s: %w", r.Root, err)
+	}
+	return d.id, nil
+}
+
+// reserve keeps the root for the caller, or finds the deal that it should join.
+func (c *Client) reserve(r Request) (DealID, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0, errors.New("client: closed")
+	}
+	d, taken := c.roots[r.Root]
+	switch {
+	case !taken:
+		c.roots[r.Root] = nil
+		return 0, nil
+	case d != nil && selectors.Equal(d.proposal.Params.Selector, r.Selector):
+		return d.id, nil
+	}
+	return 0, fmt.Errorf("%w: %s", ErrBusy, r.Root)
+}
+
+func (c *Client) release(root cid.Cid) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.roots, root)
+}
+
+// prepare makes the deal and starts it. The store is closed if it fails.
+func (c *Client) prepare(ctx context.Context, r Request) (_ *clientDeal, err error) {
+	store, err := c.cfg.Stores.Open(ctx, r.Root)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, store.Close())
+		}
+	}()
+	ls := store.LinkSystem()
+	selectors.AddReifiers(&ls)
+	complete, held, err := selectors.Complete(ctx, ls, r.Root, r.Selector, maxLocalLinks)
+	if err != nil {
+		return nil, fmt.Errorf("look through what is held: %w", err)
+	}
+	d, err := c.find(ctx, r, store)
+	if err != nil {
+		return nil, err
+	}
+	if d == nil {
+		if complete {
+			d, err = c.already(ctx, r, store)
+		} else {
+			d, err = c.propose(ctx, r, store, Bytes(held.Bytes))
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	d.complete = complete
+	c.start(d)
+	return d, nil
+}
+
+// find continues the deal on record that r is about: same root, selection and
+// provider, terms within r. Deals on record that r cannot continue stay there.
+func (c *Client) find(ctx context.Context, r Request, store Store) (*clientDeal, error) {
+	records, err := c.book.open(ctx, r.Root.String())
+	if err != nil {
+		return nil, err
+	}
+	for _, rec := range records {
+		proposal, err := rec.proposal()
+		if err != nil {
+			return nil, err
+		}
+		same := rec.Peer == r.Provider.ID.String() && selectors.Equal(proposal.Params.Selector, r.Selector)
+		if !same || rec.check() != nil || r.MaxPrice != nil && proposal.Params.PricePerByte > *r.MaxPrice || store.Written() < rec.Start {
+			continue
+		}
+		d := newClientDeal(c, rec, proposal, r.Provider, store)
+		return d, d.refit(ctx, r)
+	}
+	return nil, nil
+}
+
+// refit gives a continued deal the budget and risk of the new request. What
+// the record does not know yet of payments, the lane does: its last voucher.
+func (d *clientDeal) refit(ctx context.Context, r Request) error {
+	terms := d.proposal.Params.Terms()
+	if !terms.Free() {
+		if d.rec.Budget.Less(r.Budget) {
+			if err := d.c.cfg.Node.SetLaneBudget(ctx, d.channel, d.rec.Lane, r.Budget); err != nil {
+				return err
+			}
+			d.rec.Budget = r.Budget
+		}
+		if !d.rec.Paid.IsZero() || d.rec.Payments > 0 || d.c.everPaid(d.rec) {
+			v, err := d.c.cfg.Node.CreatePaymentVoucher(ctx, d.channel, d.rec.Paid, d.rec.Lane)
+			if err == nil {
+				if last, err := voucher.AmountFromBig(v.Amount.Int); err == nil {
+					d.deal = d.deal.step(paid{last})
+				}
+			}
+		}
+	}
+	d.rec.AtRisk = uint64(atRisk(r, terms, d.rec.Budget))
+	d.purse = d.newPurse()
+	return nil
+}
+
+// everPaid reports whether the lane of a record may carry more than the record
+// says: the voucher is durable before the record is.
+func (c *Client) everPaid(r record) bool { return r.Channel != "" && r.Phase != Proposed }
+
+// already records that nothing needs to be bought.
+func (c *Client) already(ctx context.Context, r Request, store Store) (*clientDeal, error) {
+	proposal := voucher.DealProposal{PayloadCID: r.Root, ID: c.nextID(), Params: Params{Selector: r.Selector, PieceCID: r.PieceCID}}
+	rec := record{V: recordVersion, Peer: r.Provider.ID.String(), ID: uint64(proposal.ID), Phase: Proposed, Created: time.Now().UTC(),
+		Start: store.Written(), Output: r.Output}
+	return c.make(ctx, rec, proposal, r, store)
+}
+
+// propose asks the provider, checks its answer against r, sets up payment and
+// records the deal.
+func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes) (*clientDeal, error) {
+	if err := c.connect(ctx, r.Provider.AddrInfo); err != nil {
+		return nil, err
+	}
+	q := QueryResponse{PaymentAddress: r.Provider.Address}
+	if r.Ask != nil {
+		q.MinPricePerByte, q.UnsealPrice = r.Ask.PricePerByte, r.Ask.UnsealPrice
+		q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease = r.Ask.PaymentInterval, r.Ask.PaymentIntervalIncrease
+		if r.Expected != 0 {
+			q.ExpectedPayloadSize = &r.Expected
+		}
+	} else {
+		var err error
+		if q, err = askPeer(ctx, c.cfg.Host, r.Provider.ID, Query{PayloadCID: r.Root, QueryParams: QueryParams{PieceCID: r.PieceCID, Selector: r.Selector}}); err != nil {
+			return nil, err
+		}
+	}
+	expected, err := affordable(r, q, held)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := store.Sync(); err != nil { // the deal's bytes begin behind what is durable
+		return nil, err
+	}
+	terms := q.Ask().Terms()
+	proposal := voucher.DealProposal{PayloadCID: r.Root, ID: c.nextID(), Params: Params{
+		Selector: r.Selector, PieceCID: r.PieceCID, PricePerByte: terms.Price, UnsealPrice: terms.Unseal,
+		PaymentInterval: terms.Interval, PaymentIntervalIncrease: terms.Increase,
+	}}
+	if r.Selector == nil {
+		proposal.Params.Selector = selectors.All()
+	}
+	rec := record{
+		V: recordVersion, Peer: r.Provider.ID.String(), ID: uint64(proposal.ID), Phase: Proposed, Created: time.Now().UTC(),
+		Budget: r.Budget, AtRisk: uint64(atRisk(r, terms, r.Budget)), Expected: uint64(expected), Start: store.Written(), Output: r.Output,
+		PayTo: addressText(q.PaymentAddress),
+	}
+	if !terms.Free() {
+		if err := c.openLane(ctx, &rec, q.PaymentAddress); err != nil {
+			return nil, err
+		}
+	}
+	return c.make(ctx, rec, proposal, r, store)
+}
+
+// make records a new deal.
+func (c *Client) make(ctx context.Context, rec record, proposal voucher.DealProposal, r Request, store Store) (*clientDeal, error) {
+	encoded, err := encodeProposal(proposal)
+	if err != nil {
+		return nil, err
+	}
+	rec.Proposal = encoded
+	for _, a := range r.Provider.Addrs {
+		rec.Addrs = append(rec.Addrs, a.String())
+	}
+	d := newClientDeal(c, rec, proposal, r.Provider, store)
+	return d, c.book.put(ctx, r.Root.String(), &d.rec)
+}
+
+// openLane sets up the payments of a new deal.
+func (c *Client) openLane(ctx context.Context, rec *record, payTo address.Address) error {
+	switch {
+	case c.cfg.Node == nil:
+		return fmt.Errorf("%w: this client has no wallet", ErrBudget)
+	case payTo == address.Undef:
+		return errors.New("the provider does not say whom to pay")
+	}
+	channel, err := c.cfg.Node.GetOrCreatePaymentChannel(ctx, c.cfg.Wallet, payTo, rec.Budget)
+	if err != nil {
+		return fmt.Errorf("payment channel to %s: %w", payTo, err)
+	}
+	lane, err := c.cfg.Node.AllocateLane(ctx, channel, rec.Budget)
+	if err != nil {
+		return fmt.Errorf("lane on %s: %w", channel, err)
+	}
+	rec.Channel, rec.Lane = channel.String(), lane
+	return nil
+}
+
+// affordable checks a provider's answer and returns how many bytes the deal is
+// expected to move: what is quoted less what is held; 0 if it is not known.
+func affordable(r Request, q QueryResponse, held Bytes) (Bytes, error) {
+	switch {
+	case q.Status == voucher.QueryResponseUnavailable, q.SelectorFound != nil && *q.SelectorFound == voucher.QueryItemUnavailable:
+		return 0, fmt.Errorf("%w: %s", ErrNotFound, q.Message)
+	case q.Status != voucher.QueryResponseAvailable:
+		return 0, fmt.Errorf("the provider cannot answer: %s", q.Message)
+	case r.MaxPrice != nil && q.MinPricePerByte > *r.MaxPrice:
+		return 0, fmt.Errorf("%w: %s per GiB asked, at most %s allowed", ErrPrice, q.MinPricePerByte.PerGiB().FIL(), r.MaxPrice.PerGiB().FIL())
+	}
+	if err := q.Ask().Validate(); err != nil {
+		return 0, fmt.Errorf("the provider's ask is not usable: %w", err)
+	}
+	expected := Bytes(0)
+	if q.ExpectedPayloadSize != nil {
+		expected = q.ExpectedPayloadSize.Sub(held)
+	}
+	need := q.Ask().Terms().Cost(expected)
+	if !q.Ask().Terms().Free() && expected == 0 {
+		need = need.Max(voucher.Atto(1)) // something will be due
+	}
+	if r.Budget.Less(need) {
+		return 0, fmt.Errorf("%w: %s needed (%d bytes at %s per GiB, unsealing %s), the budget is %s; nothing was fetched or paid",
+			ErrBudget, need.FIL(), expected, q.MinPricePerByte.PerGiB().FIL(), q.UnsealPrice.FIL(), r.Budget.FIL())
+	}
+	if q.CreditLine != nil && !need.IsZero() && q.CreditLine.IsZero() {
+		return 0, fmt.Errorf("%w: it grants unknown payers none; ask its operator for a credit line (serve --credit)", ErrNoCredit)
+	}
+	return expected, nil
+}
+
+// atRisk is how many bytes a deal may be paid ahead.
+func atRisk(r Request, terms voucher.Terms, budget Amount) Bytes {
+	if r.AtRisk != nil {
+		return *r.AtRisk
+	}
+	if terms.Price == 0 {
+		return 0
+	}
+	return min(DefaultAtRisk, terms.Price.Buys(budget)/100)
+}
+
+// newPurse is how far the deal goes with its money.
+func (d *clientDeal) newPurse() revalidator.Purse {
+	risk := Bytes(d.rec.AtRisk)
+	return revalidator.Purse{Budget: d.rec.Budget, AtRisk: risk, Window: risk / 8 * 5, Expected: Bytes(d.rec.Expected)}
+}
+
+// start runs the deal's goroutine.
+func (c *Client) start(d *clientDeal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.live[d.id], c.roots[d.proposal.PayloadCID] = d, d
+	delete(c.ended, d.id)
+	c.done.Go(func() { d.run(c.ctx) })
+}
+
+// Wait returns when the deal has completed (nil), failed, or was suspended
+// (ErrSuspended), with the state it is then in; or with ctx.
+func (c *Client) Wait(ctx context.Context, id DealID) (ClientDealState, error) {
+	c.mu.Lock()
+	d := c.live[id]
+	c.mu.Unlock()
+	if d != nil {
+		select {
+		case <-d.gone:
+		case <-ctx.Done():
+			return d.snapshot(), ctx.Err()
+		}
+	}
+	s, err := c.RetrievalStatus(ctx, id)
+	if err != nil {
+		return s, err
+	}
+	if s.Err == nil && s.Status != voucher.DealStatusCompleted {
+		s.Err = fmt.Errorf("%w: %s", ErrSuspended, s.Message)
+	}
+	return s, s.Err
+}
+
+// Get is Retrieve and Wait. When the provider cannot take up the deal where it
+// stood, it goes on with a new one.
+func (c *Client) Get(ctx context.Context, r Request) (ClientDealState, error) {
+	for again := false; ; again = true {
+		id, err := c.Retrieve(ctx, r)
+		if err != nil {
+			return ClientDealState{}, err
+		}
+		s, err := c.Wait(ctx, id)
+		if again || !errors.Is(err, voucher.RefusedResume) {
+			return s, err
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package validation
+
+import (
+	"errors"
+	"fmt"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/revalidator"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// Grant is what a book gives a channel of a deal that it accepted.
+type Grant struct {
+	Verdict revalidator.Verdict
+	// Offset is how many of the deal's bytes were moved by earlier channels
+	// before the point at which this one starts.
+	Offset voucher.Bytes
+	// Probe says that Offset is not known before the first block: the channel
+	// runs for one block and then waits for the verdict.
+	Probe bool
+}
+
+// Book is where accepted deals are opened. Its methods run on graphsync's one
+// response goroutine, under a lock of data-transfer's: they must answer from
+// memory and must not call a data-transfer manager.
+type Book interface {
+	// Offer returns what holds for a client and a proposal, or an error that
+	// wraps a voucher.Refusal: the content is not there, or the provider is
+	// busy.
+	Offer(from peer.ID, p voucher.DealProposal) (Offer, error)
+	// Open begins a deal, or continues the one that the same client began with
+	// the same proposal, on channel chid.
+	Open(chid datatransfer.ChannelID, p voucher.DealProposal) (Grant, voucher.DealResponse, error)
+	// Restart is Open for a channel that data-transfer restarts.
+	Restart(chid datatransfer.ChannelID, p voucher.DealProposal, queued voucher.Bytes) (Grant, voucher.DealResponse, error)
+}
+
+// Validator is go-data-transfer's RequestValidator over a Book. It never
+// blocks, and never panics: what does is turned into a refusal.
+type Validator struct{ Book Book }
+
+var _ datatransfer.RequestValidator = Validator{}
+
+// ErrPush is what every push is refused with: a provider sells, it does not
+// take.
+var ErrPush = errors.New("pushes are not accepted")
+
+// ValidatePush refuses.
+func (Validator) ValidatePush(datatransfer.ChannelID, peer.ID, datamodel.Node, cid.Cid, datamodel.Node) (datatransfer.ValidationResult, error) {
+	return datatransfer.ValidationResult{}, ErrPush
+}
+
+// ValidatePull decides whether the deal that vouch proposes may begin.
+func (v Validator) ValidatePull(chid datatransfer.ChannelID, from peer.ID, vouch datamodel.Node, root cid.Cid, sel datamodel.Node) (_ datatransfer.ValidationResult, err error) {
+	defer recovered(&err)
+	p, err := voucher.DecodeDealProposal(vouch)
+	if err != nil {
+		return refuse(0, fmt.Errorf("%w: %w", voucher.RefusedTerms, err))
+	}
+	offer, err := v.Book.Offer(from, p)
+	if err == nil {
+		err = Check(offer, p, root, sel)
+	}
+	if err != nil {
+		return refuse(p.ID, err)
+	}
+	grant, reply, err := v.Book.Open(chid, p)
+	if err != nil {
+		return refuse(p.ID, err)
+	}
+	return Result(grant, &reply)
+}
+
+// ValidateRestart decides whether a channel that broke may go on.
+func (v Validator) ValidateRestart(chid datatransfer.ChannelID, st datatransfer.ChannelState) (_ datatransfer.ValidationResult, err error) {
+	defer recovered(&err)
+	p, err := voucher.DecodeDealProposal(st.Voucher().Voucher)
+	if err != nil {
+		return refuse(0, fmt.Errorf("%w: %w", voucher.RefusedTerms, err))
+	}
+	grant, reply, err := v.Book.Restart(chid, p, voucher.Bytes(st.Queued()))
+	if err != nil {
+		return refuse(p.ID, err)
+	}
+	return Result(grant, &reply)
+}
+
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: validation panicked: %v", voucher.RefusedInternal, r)
+	}
+}
+
+// refuse turns err into the answer that crosses the wire: a rejection with the
+// refusal's code and its reason.
+func refuse(id voucher.DealID, err error) (datatransfer.ValidationResult, error) {
+	reply := Refusal(id, err)
+	node, encErr := reply.Encode()
+	if encErr != nil {
+		return datatransfer.ValidationResult{}, encErr
+	}
+	return datatransfer.ValidationResult{VoucherResult: &datatransfer.TypedVoucher{Voucher: node, Type: voucher.ResponseType}}, nil
+}
+
+// Refusal returns the response that tells a client why. Content that is not
+// there has a status of its own on the wire; everything else is Rejected.
+func Refusal(id voucher.DealID, err error) voucher.DealResponse {
+	code := voucher.RefusedInternal
+	errors.As(err, &code)
+	status := voucher.DealStatusRejected
+	if code == voucher.RefusedContent {
+		status = voucher.DealStatusDealNotFound
+	}
+	return voucher.DealResponse{Status: status, ID: id, Message: code.Message(err.Error())}
+}
+
+// Result says a grant in go-data-transfer's words, where a DataLimit of 0
+// means none and counts what this channel queued. reply, if not nil, goes with
+// it.
+func Result(g Grant, reply *voucher.DealResponse) (datatransfer.ValidationResult, error) {
+	r := datatransfer.ValidationResult{Accepted: true, RequiresFinalization: g.Verdict.Settle}
+	switch {
+	case g.Verdict.Limit == voucher.MaxBytes:
+	case g.Verdict.Limit <= g.Offset:
+		r.ForcePause, r.DataLimit = true, 1
+	case g.Probe:
+		r.DataLimit = 1
+	default:
+		r.DataLimit = uint64(g.Verdict.Limit - g.Offset)
+	}
+	if reply == nil {
+		return r, nil
+	}
+	node, err := reply.Encode()
+	if err != nil {
+		return datatransfer.ValidationResult{}, err
+	}
+	r.VoucherResult = &datatransfer.TypedVoucher{Voucher: node, Type: voucher.ResponseType}
+	return r, nil
+}
