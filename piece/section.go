@@ -38,7 +38,8 @@ type sectionReader struct {
 // sectionsOf returns a reader of the sections in r that h describes.
 func sectionsOf(r io.ReaderAt, h carHeader) *sectionReader {
 	body := io.NewSectionReader(r, h.start+h.body, h.size-h.body)
-	return &sectionReader{r: bufio.NewReaderSize(body, 1<<20), start: h.start, pos: h.body, left: h.size - h.body}
+	ahead := int(min(body.Size(), 1<<20))
+	return &sectionReader{r: bufio.NewReaderSize(body, ahead), start: h.start, pos: h.body, left: h.size - h.body}
 }
 
 // next appends the bytes of the next section to buf, its length prefix
@@ -115,8 +116,12 @@ func (s *sectionReader) padding() error {
 	}
 }
 
+// minDigest is the shortest digest, in bytes, that names a block: below it, and
+// at zero for certain, other data with the same CID can be made.
+const minDigest = 20
+
 // checkBlock returns an error unless data is what c names: ErrBadBlock, or that
-// the hash function is not known.
+// the hash function is not known or the digest too short to mean anything.
 func checkBlock(c cid.Cid, data []byte) error {
 	want, err := multihash.Decode(c.Hash())
 	if err != nil {
@@ -131,6 +136,8 @@ func checkBlock(c cid.Cid, data []byte) error {
 		if bytes.Equal(data, want.Digest) {
 			return nil
 		}
+	case want.Length < minDigest:
+		return fmt.Errorf("digest of %d bytes, at least %d are needed", want.Length, minDigest)
 	default:
 		sum, err := multihash.Sum(data, want.Code, want.Length)
 		if err != nil {

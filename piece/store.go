@@ -78,6 +78,7 @@ type Store struct {
 	byID   map[cid.Cid]*piece // by ID and by CommP
 
 	unsealing flights
+	closing   sync.Once
 
 	mu       sync.Mutex
 	problems []Problem // guarded by mu
@@ -189,7 +190,7 @@ func (s *Store) Problems() []Problem {
 	return append([]Problem(nil), s.problems...)
 }
 
-// Pieces returns every piece, those at hand first, each sort by path.
+// Pieces returns every piece, those at hand first, each sorted by path.
 func (s *Store) Pieces() []Info {
 	out := make([]Info, 0, len(s.pieces))
 	for _, p := range s.pieces {
@@ -224,15 +225,18 @@ func (s *Store) IndexPath(id cid.Cid) (string, bool) {
 	return p.path, true
 }
 
-// Close stops running unseals and closes all files. Readers that were made
-// before fail or see the end of what they hold.
+// Close stops running unseals and closes all files; from then on nothing can be
+// read. Closing again does nothing.
 func (s *Store) Close() error {
-	s.unsealing.close()
 	var errs []error
-	for _, p := range s.pieces {
-		errs = append(errs, p.close())
-	}
-	return errors.Join(append(errs, s.lock.Close())...)
+	s.closing.Do(func() {
+		s.unsealing.close()
+		for _, p := range s.pieces {
+			errs = append(errs, p.close())
+		}
+		errs = append(errs, s.lock.Close())
+	})
+	return errors.Join(errs...)
 }
 
 // state returns the piece's Info as it is now.
@@ -253,7 +257,7 @@ func (p *piece) has(c cid.Cid) (bool, error) {
 
 func (p *piece) close() error {
 	err := p.index.Close()
-	if f := p.file.Swap(nil); f != nil {
+	if f := p.file.Load(); f != nil {
 		err = errors.Join(err, f.Close())
 	}
 	return err

@@ -36,7 +36,7 @@ func (c candidate) carPath() string {
 }
 
 // discover returns the files under the configured paths, those at hand first,
-// each sort by path and no file twice.
+// each sorted by path and no file twice.
 func (s *Store) discover() []candidate {
 	seen := make(map[string]bool)
 	var out []candidate

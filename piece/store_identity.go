@@ -2,6 +2,7 @@ package piece
 
 import (
 	"bytes"
+	"fmt"
 
 	"github.com/ipfs/go-cid"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
@@ -50,8 +51,14 @@ func identityWants(c cid.Cid, data []byte, keys []key, depth int) ([]key, bool) 
 	return keys, true
 }
 
-// linksIn returns the links in a block.
-func linksIn(c cid.Cid, data []byte) ([]cid.Cid, error) {
+// linksIn returns the links in a block. The block is a peer's, and this runs on
+// the goroutine that answers everybody, so a decoder that panics is not fatal.
+func linksIn(c cid.Cid, data []byte) (_ []cid.Cid, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("decode %s: %v", c, p)
+		}
+	}()
 	decode, err := multicodec.LookupDecoder(c.Prefix().Codec)
 	if err != nil {
 		return nil, err

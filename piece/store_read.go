@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-unixfsnode"
 	_ "github.com/ipld/go-codec-dagpb" // blocks of these codecs can be walked
 	"github.com/ipld/go-ipld-prime"
 	_ "github.com/ipld/go-ipld-prime/codec/dagcbor"
@@ -102,7 +103,8 @@ func (s *Store) Size(c cid.Cid) (uint64, bool) {
 // LinkSystem returns a link system that reads the blocks of one piece, by ID or
 // CommP, or with cid.Undef those of all pieces at hand. It cannot write. It
 // trusts what was verified when the piece was indexed and does not hash again.
-// Its readers are *bytes.Buffer, which graphsync uses without a copy.
+// Its readers are *bytes.Buffer, which graphsync uses without a copy. Selections
+// that speak of UnixFS (byte ranges, names in sharded directories) can be walked.
 func (s *Store) LinkSystem(id cid.Cid) ipld.LinkSystem {
 	from := s.pieces
 	if id.Defined() {
@@ -134,6 +136,7 @@ func (s *Store) LinkSystem(id cid.Cid) ipld.LinkSystem {
 	ls.StorageWriteOpener = func(ipld.LinkContext) (io.Writer, ipld.BlockWriteCommitter, error) {
 		return nil, nil, errors.New("pieces cannot be written to")
 	}
+	unixfsnode.AddUnixFSReificationToLinkSystem(&ls)
 	return ls
 }
 
