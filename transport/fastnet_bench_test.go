@@ -3,10 +3,14 @@ package transport
 import (
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkTransfer moves 256 MiB by one graphsync request over loopback TCP,
-// from memory to memory.
+// from memory to memory. The client's store keeps the blocks, which makes the
+// kernel hand out fresh pages for each transfer, or only counts them, as one on
+// disk would do as far as memory is concerned.
 func BenchmarkTransfer(b *testing.B) {
 	const total = 256 << 20
 	for _, size := range []struct {
@@ -15,25 +19,44 @@ func BenchmarkTransfer(b *testing.B) {
 	}{{"256KiB", 256 << 10}, {"1MiB", 1 << 20}} {
 		from := newFastStore()
 		root := fillStar(b, from, total, size.bytes)
-		for _, kind := range []networkKind{stockKind, fastKind} {
-			b.Run(kind.name+"/"+size.name, func(b *testing.B) {
+		for _, run := range []struct {
+			kind   networkKind
+			forget bool
+			name   string
+		}{{stockKind, false, ""}, {fastKind, false, ""}, {stockKind, true, "/count"}, {fastKind, true, "/count"}} {
+			b.Run(run.kind.name+"/"+size.name+run.name, func(b *testing.B) {
 				b.SetBytes(total)
 				b.ReportAllocs()
+				var cpu time.Duration // of the whole process: both sides of the transfer
 				for range b.N {
 					b.StopTimer()
-					p := newPair(b, from, kind, kind)
+					p := newPair(b, from, run.kind, run.kind)
+					p.store.forget = run.forget
+					before := cpuTime(b)
 					b.StartTimer()
 					if err := p.fetch(testContext(b, time.Minute), root); err != nil {
 						b.Fatal(err)
 					}
 					b.StopTimer()
+					cpu += cpuTime(b) - before
 					if p.store.bytes < total {
 						b.Fatalf("received %d bytes of %d", p.store.bytes, total)
 					}
 					_ = p.client.Close()
 					_ = p.provider.Close()
 				}
+				b.ReportMetric(float64(cpu.Milliseconds())/float64(b.N), "cpu-ms/op")
 			})
 		}
 	}
+}
+
+// cpuTime returns the CPU time that the process has used. Unlike the clock, it
+// does not care what else the machine is doing.
+func cpuTime(tb testing.TB) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
