@@ -172,41 +172,39 @@ func (w *weigher) weighList(n datamodel.Node, nest int) error {
 
 // weighScalar adds a node that holds no others.
 func (w *weigher) weighScalar(n datamodel.Node) error {
+	size, err := scalarSize(n)
+	if err != nil {
+		return refuse("read %s: %w", n.Kind(), err)
+	}
+	return w.add(size)
+}
+
+// scalarSize returns the length of n's dag-cbor encoding.
+func scalarSize(n datamodel.Node) (int, error) {
 	switch n.Kind() {
 	case datamodel.Kind_String:
 		s, err := n.AsString()
-		if err != nil {
-			return refuse("read string: %w", err)
-		}
-		return w.add(header(uint64(len(s))) + len(s))
+		return header(uint64(len(s))) + len(s), err
 	case datamodel.Kind_Bytes:
 		b, err := n.AsBytes()
-		if err != nil {
-			return refuse("read bytes: %w", err)
-		}
-		return w.add(header(uint64(len(b))) + len(b))
+		return header(uint64(len(b))) + len(b), err
 	case datamodel.Kind_Link:
 		l, err := n.AsLink()
 		if err != nil {
-			return refuse("read link: %w", err)
+			return 0, err
 		}
 		size := len(l.Binary()) + 1 // a link is tag 42 around 0x00 and the CID
-		return w.add(2 + header(uint64(size)) + size)
+		return 2 + header(uint64(size)) + size, nil
 	case datamodel.Kind_Int:
 		i, err := n.AsInt()
-		if err != nil {
-			return refuse("read number: %w", err)
-		}
 		if i < 0 {
 			i = -1 - i
 		}
-		return w.add(header(uint64(i)))
-	case datamodel.Kind_Float:
-		return w.add(9)
+		return header(uint64(i)), err
 	case datamodel.Kind_Bool, datamodel.Kind_Null:
-		return w.add(1)
+		return 1, nil
 	default:
-		return refuse("a node of kind %s in it", n.Kind())
+		return 0, errors.New("no part of a selector is of that kind")
 	}
 }
 

@@ -149,7 +149,7 @@ func TestCheckHostile(t *testing.T) {
 	} {
 		start := time.Now()
 		err := Check(sel, Limits{})
-		if took := time.Since(start); took > 100*time.Millisecond {
+		if took := time.Since(start); took > time.Second {
 			t.Errorf("%s: took %s", name, took)
 		}
 		if !errors.Is(err, ErrRefused) || len(err.Error()) > 500 {

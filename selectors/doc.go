@@ -7,7 +7,7 @@
 // whether a peer's selector can be worked on at all. Measure walks it over a
 // store exactly the way go-graphsync does and tells, before a byte is sold, how
 // many blocks and bytes will cross the wire; Complete tells how much of it a
-// store holds already.
+// store holds already; Target tells whether a path leads anywhere.
 //
 //	path, scope ──▶ Path ─┐                      ┌─▶ Measure   what it will cost
 //	JSON ─────▶ ParseJSON ┼─▶ selector ─▶ Check ─┤

@@ -17,6 +17,9 @@ const MaxMissing = 16
 // not in the store: the root, or a part of a sharded directory.
 var ErrNotFound = errors.New("block not found")
 
+// ErrNoPath is returned for a path that the data does not have.
+var ErrNoPath = errors.New("path leads nowhere")
+
 // ErrTooManyLinks is returned when a selection takes more links than allowed.
 var ErrTooManyLinks = errors.New("too many links")
 
@@ -55,6 +58,7 @@ type Sizer func(cid.Cid) (size uint64, ok bool)
 //   - An empty block counts as missing if copying it out of ls's reader leaves
 //     a nil slice, because graphsync tells it from a missing one by that. A
 //     *bytes.Buffer around a non-nil slice is safe, a *bytes.Reader is not.
+//     (Its receiver drops empty blocks either way, and looks for them at home.)
 //   - Files that match are read through, as far as they match.
 //
 // maxLinks is graphsync's link budget; 0 is none. The root takes one, and a
@@ -102,6 +106,31 @@ func CompleteWith(ctx context.Context, ls ipld.LinkSystem, root cid.Cid, sel dat
 		return false, w.count, nil
 	}
 	return err == nil, w.count, err
+}
+
+// Target returns the CID of the block that path leads to from root: for a
+// selection by path, the part that is worth its price. ErrNoPath if it leads
+// nowhere, which Measure cannot tell from a short path; ErrNotFound if a block on
+// the way, or the target, is not in ls. Other parameters and errors are those of
+// Measure.
+func Target(ctx context.Context, ls ipld.LinkSystem, root cid.Cid, path string) (cid.Cid, error) {
+	sel, err := Path(path, ScopeBlock)
+	if err != nil {
+		return cid.Undef, err
+	}
+	w := newWalk(ctx, ls, 0, nil)
+	switch err := w.run(root, sel); {
+	case err != nil:
+		return cid.Undef, err
+	case w.matches == 0 && w.absent.Defined():
+		return cid.Undef, notFound("a block on the way of "+path+":", w.absent)
+	case w.matches == 0:
+		return cid.Undef, fmt.Errorf("%q: %w", path, ErrNoPath)
+	case !w.target.Defined(): // in the root block itself
+		return root, nil
+	default:
+		return w.target, nil
+	}
 }
 
 // errGap ends the walk of Complete.

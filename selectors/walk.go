@@ -26,7 +26,7 @@ import (
 const visitsPerCheck = 256
 
 // walk is one traversal as go-graphsync's responder does it: the counterparts
-// are ipldutil/traverser.go (run), responsemanager/server.go (visit) and
+// are ipldutil/traverser.go (from), responsemanager/server.go (visit) and
 // queryexecutor.go with responseassembler (load and tally).
 type walk struct {
 	ctx      context.Context
@@ -36,10 +36,12 @@ type walk struct {
 	prefix   bool            // stop at the first missing block
 	sliced   bool            // the selector looks at lengths, so leaves must have theirs
 
-	count  Count
-	found  map[cid.Cid]uint64 // size of each block counted
-	absent cid.Cid            // the last block that was missing
-	visits uint
+	count   Count
+	found   map[cid.Cid]uint64 // size of each block counted
+	absent  cid.Cid            // the last block that was missing
+	matches uint               // nodes that the selector asked for
+	target  cid.Cid            // the block of the last of them, if not the root
+	visits  uint
 	// stop is why the walk must end. It is kept because interpreters and readers
 	// on the way up may swallow the error they are given.
 	stop error
@@ -52,7 +54,7 @@ func newWalk(ctx context.Context, ls ipld.LinkSystem, maxLinks uint64, size Size
 	}
 }
 
-// run walks sel from root. A panic of a codec or of an interpreter on hostile
+// run compiles sel and walks it from root. A panic of a codec or of an interpreter on hostile
 // data is an error, as it is in graphsync.
 func (w *walk) run(root cid.Cid, sel datamodel.Node) (err error) {
 	defer func() {
@@ -72,6 +74,11 @@ func (w *walk) run(root cid.Cid, sel datamodel.Node) (err error) {
 		return err
 	}
 	w.sliced = hasSlice(orAll(sel))
+	return w.from(root, compiled)
+}
+
+// from walks sel from root.
+func (w *walk) from(root cid.Cid, sel selector.Selector) error {
 	ls, budget := w.linkSystem(), w.budget()
 	chooser := dagpb.AddSupportToChooser(basicnode.Chooser)
 	link := cidlink.Link{Cid: root}
@@ -92,7 +99,7 @@ func (w *walk) run(root cid.Cid, sel datamodel.Node) (err error) {
 	return traversal.Progress{
 		Cfg:    &traversal.Config{Ctx: w.ctx, LinkSystem: ls, LinkTargetNodePrototypeChooser: chooser},
 		Budget: budget,
-	}.WalkAdv(node, compiled, w.visit)
+	}.WalkAdv(node, sel, w.visit)
 }
 
 // compile compiles sel after the checks that keep compiling and walking it from
@@ -157,7 +164,7 @@ func (w *walk) budget() *traversal.Budget {
 // visit is called for every node. Matched files are read to the end of the
 // match, which loads their blocks; what goes wrong with it is not an error in
 // graphsync either.
-func (w *walk) visit(_ traversal.Progress, n datamodel.Node, why traversal.VisitReason) error {
+func (w *walk) visit(p traversal.Progress, n datamodel.Node, why traversal.VisitReason) error {
 	if w.visits++; w.visits%visitsPerCheck == 0 && w.stop == nil {
 		w.stop = w.ctx.Err()
 	}
@@ -165,6 +172,10 @@ func (w *walk) visit(_ traversal.Progress, n datamodel.Node, why traversal.Visit
 		return w.stop
 	}
 	if why == traversal.VisitReason_SelectionMatch {
+		w.matches++
+		if link, ok := p.LastBlock.Link.(cidlink.Link); ok {
+			w.target = link.Cid
+		}
 		if large, ok := n.(datamodel.LargeBytesNode); ok {
 			if r, err := large.AsLargeBytes(); err == nil {
 				_, _ = io.Copy(io.Discard, r)
