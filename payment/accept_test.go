@@ -30,6 +30,7 @@ func TestVoucherRefused(t *testing.T) {
 	must(t, err)
 	reverse, err := ChannelAddress(payee, payer.Address())
 	must(t, err)
+	till := newTill(t, fresh(t), payee, voucher.MaxAmount)
 	for name, v := range map[string]*voucher.SignedVoucher{
 		"none":              nil,
 		"empty":             {},
@@ -59,7 +60,6 @@ func TestVoucherRefused(t *testing.T) {
 		"too much money":    good(func(v *voucher.SignedVoucher) { v.Amount = fbig.NewFromGo(new(big.Int).Lsh(big.NewInt(1), 128)) }),
 	} {
 		t.Run(name, func(t *testing.T) {
-			till := newTill(t, fresh(t), payee, voucher.MaxAmount)
 			worth, err := till.SavePaymentVoucher(t.Context(), ch, v, nil, voucher.Amount{})
 			if !errors.Is(err, ErrVoucher) || !worth.IsZero() {
 				t.Errorf("worth %s, error %v", worth, err)
@@ -69,7 +69,6 @@ func TestVoucherRefused(t *testing.T) {
 			}
 		})
 	}
-	till := newTill(t, fresh(t), payee, voucher.MaxAmount)
 	if _, err := till.SavePaymentVoucher(t.Context(), ch, good(), []byte{1}, voucher.Amount{}); !errors.Is(err, ErrVoucher) {
 		t.Errorf("with a proof: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,12 +21,26 @@ var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 // fixed is a clock that stands.
 func fixed(at time.Time) func() time.Time { return func() time.Time { return at } }
 
+// dial returns the database in the file at path, with these pragmas besides a node's
+// or instead of them.
+func dial(t testing.TB, path string, pragmas ...string) *sql.DB {
+	t.Helper()
+	dsn := "file:" + path + "?_pragma=journal_mode(WAL)"
+	for _, p := range append(pragmas, "busy_timeout(10000)", "synchronous(FULL)") {
+		if name, _, _ := strings.Cut(p, "("); !strings.Contains(dsn, name) {
+			dsn += "&_pragma=" + p
+		}
+	}
+	db, err := sql.Open("sqlite", dsn)
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
 // open returns the migrated database in the file at path, as a node opens it.
 func open(t testing.TB, path string) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)")
-	must(t, err)
-	t.Cleanup(func() { db.Close() })
+	db := dial(t, path)
 	must(t, Migrate(t.Context(), db))
 	return db
 }
