@@ -23,7 +23,7 @@ type indexBuilder struct {
 	dir   string // for the runs
 	limit int    // records held in memory
 	held  []record
-	runs  []*os.File // sorted records, already unlinked
+	runs  []*os.File // sorted records
 	total uint64
 }
 
@@ -53,9 +53,6 @@ func (b *indexBuilder) spill() error {
 		return fmt.Errorf("sort index: %w", err)
 	}
 	b.runs = append(b.runs, f)
-	if err := os.Remove(f.Name()); err != nil { // a crash leaves nothing; the file lives as long as f
-		return fmt.Errorf("sort index: %w", err)
-	}
 	slices.SortFunc(b.held, compareRecords)
 	w := bufio.NewWriterSize(f, 1<<20)
 	var buf []byte
@@ -73,10 +70,10 @@ func (b *indexBuilder) spill() error {
 	return err
 }
 
-// Close gives the runs back.
+// Close removes the runs.
 func (b *indexBuilder) Close() {
 	for _, f := range b.runs {
-		_ = f.Close() // only ever read again by this builder
+		_, _ = f.Close(), os.Remove(f.Name()) // what stays goes with the other half-written files
 	}
 	b.runs, b.held = nil, nil
 }

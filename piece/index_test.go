@@ -317,3 +317,26 @@ func BenchmarkIndexing(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFind looks for a block among 200 pieces: one that the last of them
+// has, and one that none has.
+func BenchmarkFind(b *testing.B) {
+	dir := b.TempDir()
+	var last cid.Cid
+	for i := range 200 {
+		blocks := testBlocks(uint64(1000+i), 20, 100)
+		writeCAR(b, filepath.Join(dir, fmt.Sprintf("%03d.car", i)), nil, blocks, true)
+		last = blocks[7].cid
+	}
+	s := openStore(b, Config{Paths: []string{dir}})
+	for name, c := range map[string]cid.Cid{"there": last, "absent": makeBlock([]byte("absent"), cid.Raw, multihash.SHA2_256).cid} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := s.Find(c, nil); ok != (name == "there") {
+					b.Fatal(ok)
+				}
+			}
+		})
+	}
+}

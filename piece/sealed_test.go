@@ -286,9 +286,9 @@ func TestCommandUnsealer(t *testing.T) {
 
 func TestCommandUnsealerErrors(t *testing.T) {
 	for command, want := range map[string]string{
-		"cat {in}":                             "has no {out}",
-		"cat > {out}":                          "has no {in}",
-		"cat '{in}' > {out}":                   "quoted already",
+		"cat {in}":                              "has no {out}",
+		"cat > {out}":                           "has no {in}",
+		"cat '{in}' > {out}":                    "quoted already",
 		": {in} {out}; echo tape broken; false": "tape broken",
 	} {
 		err := CommandUnsealer{command}.Unseal(context.Background(), "a", "b")
