@@ -61,8 +61,9 @@ type NetworkConfig struct {
 // queue until its store has taken it, so the network is the only place that
 // can wait.
 type Budget interface {
-	// Admit is called with the block bytes of a message before the message is
-	// handed to graphsync, on the goroutine of one stream, in order. While it
+	// Admit is called before a message is handed to graphsync, with the bytes
+	// of its blocks that its responses refer to (graphsync drops others at
+	// once), on the goroutine of one stream, in order. While it
 	// blocks, that stream is not read beyond NetworkConfig.ReadAhead. It must
 	// return in bounded time, also after the stream has ended: what was
 	// received is still delivered. An error resets the stream.

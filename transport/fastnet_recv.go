@@ -24,9 +24,10 @@ const inlineBelow = 16 << 10
 
 // inbound is a message on its way from the stream to the receiver.
 type inbound struct {
-	done chan struct{} // closed when msg or err is set; nil if they are
-	msg  gsmsg.GraphSyncMessage
-	err  error
+	done   chan struct{} // closed when the rest is set; nil if it is
+	msg    gsmsg.GraphSyncMessage
+	wanted int // block bytes that graphsync will queue
+	err    error
 }
 
 // handleStream reads one stream until it ends. Three things go on at a time:
@@ -90,7 +91,7 @@ func (n *fastNetwork) decode(in *inbound, buf []byte) {
 			in.err = n.recovered(r)
 		}
 	}()
-	in.msg, in.err = decodeMessage(buf)
+	in.msg, in.wanted, in.err = decodeMessage(buf)
 }
 
 // deliver hands the messages of queue to the receiver until queue is closed.
@@ -119,22 +120,13 @@ func (n *fastNetwork) deliverOne(p peer.ID, in *inbound) (err error) {
 	if in.err != nil {
 		return in.err
 	}
-	if n.cfg.Budget != nil {
-		if size := blockBytes(in.msg); size > 0 {
-			if err := n.cfg.Budget.Admit(p, size); err != nil {
-				return fmt.Errorf("admit %d bytes of blocks: %w", size, err)
-			}
+	if n.cfg.Budget != nil && in.wanted > 0 {
+		if err := n.cfg.Budget.Admit(p, in.wanted); err != nil {
+			return fmt.Errorf("admit %d bytes of blocks: %w", in.wanted, err)
 		}
 	}
 	n.receiver.ReceiveMessage(context.Background(), p, in.msg)
 	return nil
-}
-
-func blockBytes(m gsmsg.GraphSyncMessage) (size int) {
-	for _, b := range m.Blocks() {
-		size += len(b.RawData())
-	}
-	return size
 }
 
 // errIdle says that a stream was reset because nothing came, and nothing was lost.

@@ -19,7 +19,8 @@ import (
 const writeBuffer = 16 << 10
 
 // writePiece is the largest write, in bytes, between two looks at the clock.
-const writePiece = 256 << 10
+// Yamux cuts what it is given into frames of 64 KiB anyway.
+const writePiece = 64 << 10
 
 // outbound is what sending one message needs; outbounds are reused.
 type outbound struct {
@@ -122,10 +123,13 @@ func (w *progressWriter) Write(p []byte) (total int, err error) {
 		}
 		n, err := w.s.Write(p[:min(len(p), writePiece)])
 		total += n
-		if err != nil {
+		p = p[n:]
+		if err != nil && (n == 0 || !isTimeout(err)) {
 			return total, err
 		}
-		p = p[n:]
+		if err != nil {
+			w.set = time.Time{} // too slow for one deadline, but it moves
+		}
 	}
 	return total, nil
 }

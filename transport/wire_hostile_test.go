@@ -76,7 +76,7 @@ func TestDecodeRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(c.name, err)
 		}
-		if _, err = decodeMessage(buf); err == nil {
+		if _, err = decodeOurs(buf); err == nil {
 			t.Errorf("%s: accepted", c.name)
 		} else if c.want != nil && !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.want)
@@ -116,7 +116,7 @@ func TestDecodeAccepts(t *testing.T) {
 			t.Errorf("%s: stock: %v", name, err)
 			continue
 		}
-		ours, err := decodeMessage(buf)
+		ours, err := decodeOurs(buf)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		} else if describe(ours) != describe(stock) {
@@ -156,7 +156,7 @@ func TestDecodeMemory(t *testing.T) {
 		"links": fill(extended+id+"6474797065"+"6175"+"63657874a16178", MaxMessageNodes-1, unit("d82a45"+"0001550000")),
 	} {
 		var err error
-		got := allocated(func() { _, err = decodeMessage(buf) })
+		got := allocated(func() { _, err = decodeOurs(buf) })
 		t.Logf("%s: %d KiB of input, %d KiB allocated", name, len(buf)>>10, got>>10)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -172,7 +172,7 @@ func TestDecodeMemory(t *testing.T) {
 // reason only. It reports whether payload was accepted.
 func checkDifferential(t interface{ Fatalf(string, ...any) }, payload []byte) bool {
 	stock, stockErr := decodeStock(payload)
-	ours, err := decodeMessage(bytes.Clone(payload))
+	ours, err := decodeOurs(bytes.Clone(payload))
 	switch {
 	case err == nil && stockErr != nil:
 		t.Fatalf("%x accepted, but stock says: %v", payload, stockErr)

@@ -35,6 +35,11 @@ func encodeOurs(m gsmsg.GraphSyncMessage) ([]byte, error) {
 	return out.Bytes(), err
 }
 
+func decodeOurs(payload []byte) (gsmsg.GraphSyncMessage, error) {
+	m, _, err := decodeMessage(payload)
+	return m, err
+}
+
 func encodeStock(m gsmsg.GraphSyncMessage) ([]byte, error) {
 	var out bytes.Buffer
 	err := gsmsgv2.NewMessageHandler().ToNet("", m, &out)

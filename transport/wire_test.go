@@ -45,7 +45,7 @@ func TestCodecCrosswise(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, decode := range []func([]byte) (gsmsg.GraphSyncMessage, error){decodeMessage, decodeStock} {
+			for _, decode := range []func([]byte) (gsmsg.GraphSyncMessage, error){decodeOurs, decodeStock} {
 				got, err := decode(payloadOf(t, framed))
 				if err != nil {
 					t.Fatal(err)
@@ -136,7 +136,7 @@ func TestDecodeSlices(t *testing.T) {
 			t.Fatal(err)
 		}
 		buf := payloadOf(t, framed)
-		got, err := decodeMessage(buf)
+		got, err := decodeOurs(buf)
 		if err != nil {
 			t.Fatal(err)
 		}

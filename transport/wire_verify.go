@@ -15,30 +15,31 @@ import (
 // are slices of buf, which therefore belongs to the message from here on,
 // unless they use less than half of it: then they are copied, so that a store
 // which keeps the bytes it is given never keeps more than twice their number.
-func decodeMessage(buf []byte) (gsmsg.GraphSyncMessage, error) {
+// wanted is the number of block bytes that the message's responses refer to.
+func decodeMessage(buf []byte) (m gsmsg.GraphSyncMessage, wanted int, err error) {
 	p, err := parseMessage(buf)
 	if err != nil {
-		return gsmsg.GraphSyncMessage{}, err
+		return gsmsg.GraphSyncMessage{}, 0, err
 	}
 	if p.blocks == nil {
-		return gsmsg.NewMessage(p.requests, p.responses, nil), nil
+		return gsmsg.NewMessage(p.requests, p.responses, nil), 0, nil
 	}
 	blks := make(map[cid.Cid]blocks.Block, len(p.blocks))
 	for _, b := range p.blocks {
 		c, err := sumBlock(b)
 		if err != nil {
-			return gsmsg.GraphSyncMessage{}, err
+			return gsmsg.GraphSyncMessage{}, 0, err
 		}
 		blk, err := blocks.NewBlockWithCid(b.data, c)
 		if err != nil {
-			return gsmsg.GraphSyncMessage{}, err
+			return gsmsg.GraphSyncMessage{}, 0, err
 		}
 		blks[c] = blk
 	}
-	if wanted := wantedBytes(p.responses, blks); wanted < len(buf)/2 {
+	if wanted = wantedBytes(p.responses, blks); wanted < len(buf)/2 {
 		copyBlocks(blks)
 	}
-	return gsmsg.NewMessage(p.requests, p.responses, blks), nil
+	return gsmsg.NewMessage(p.requests, p.responses, blks), wanted, nil
 }
 
 // sumBlock returns the CID that b's data hash to. Nothing that the peer says
