@@ -70,6 +70,7 @@ func Create(ctx context.Context, out string, paths []string, opt CreateOptions) 
 	if err := opt.validate(); err != nil {
 		return CreateResult{}, fmt.Errorf("create %s: %w", out, err)
 	}
+	out = filepath.Clean(out)
 	if err := checkOutput(out, opt.Overwrite); err != nil {
 		return CreateResult{}, err
 	}

@@ -346,7 +346,7 @@ func TestCreateLaws(t *testing.T) {
 			ChunkSize: rapid.Int64Range(1, 300).Draw(r, "chunk"),
 			MaxLinks:  rapid.IntRange(2, 20).Draw(r, "links"),
 		}
-		data := noise(rapid.Uint64Range(0, 5).Draw(r, "seed"), rapid.IntRange(0, 20_000).Draw(r, "size"))
+		data := noise(rapid.Uint64Range(0, 5).Draw(r, "seed"), rapid.IntRange(0, 3000).Draw(r, "size"))
 		got := packBytes(t, f, data, opt)
 		if want := newBoxo().file(t, data, opt).Cid(); got != want {
 			r.Fatalf("root %s, want %s", got, want)

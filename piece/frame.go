@@ -79,6 +79,7 @@ type frameWalker struct {
 	at  int64 // offset of buf[0]
 	n   int   // bytes held in buf
 	far bool  // the last frame was longer than buf
+	pad bool  // zeros up to the end are padding, not a frame
 }
 
 // next returns the frame at offset at. The error is io.EOF at the end, a
@@ -91,6 +92,9 @@ func (w *frameWalker) next(at int64) (frame, error) {
 	found, err := w.peek(at)
 	if err != nil {
 		return frame{}, err
+	}
+	if w.pad && found[0] == 0 {
+		return frame{}, w.padding(at)
 	}
 	f, err := parseFrame(at, w.end, found)
 	if err != nil {
@@ -122,6 +126,21 @@ func (w *frameWalker) peek(at int64) ([]byte, error) {
 	return w.buf[:n], nil
 }
 
+// padding returns io.EOF if there are only zeros from offset at.
+func (w *frameWalker) padding(at int64) error {
+	rest := io.NewSectionReader(w.r, at, w.end-at)
+	for {
+		n, err := rest.Read(w.buf[:])
+		w.n = 0
+		if len(bytes.Trim(w.buf[:n], "\x00")) > 0 {
+			return &SectionError{Offset: at, Err: errors.New("length is zero, and what follows is not padding")}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // headerFor returns the header of a CARv1 with one root, its length included.
 // Roots of equal length have headers of equal length.
 func headerFor(root cid.Cid) []byte {
@@ -141,17 +160,4 @@ func headerFor(root cid.Cid) []byte {
 	body = append(body, "version"...)
 	body = append(body, 0x01)
 	return append(varint.ToUvarint(uint64(len(body))), body...)
-}
-
-// matchBlock reports whether data is what c promises: nil, ErrBadBlock, or that
-// the hash is not known.
-func matchBlock(c cid.Cid, data []byte) error {
-	got, err := c.Prefix().Sum(data)
-	if err != nil {
-		return fmt.Errorf("hash: %w", err)
-	}
-	if !bytes.Equal(got.Hash(), c.Hash()) {
-		return ErrBadBlock
-	}
-	return nil
 }

@@ -48,21 +48,20 @@ func (f *firstBad) get() *SectionError {
 	return f.bad
 }
 
-// hashFrames reads the sections in [from, end) of r and hashes every block, on
-// all processors. visit, which may be nil, is called for each section in file
+// hashFrames reads the sections that walker finds from offset from on and hashes
+// every block, on all processors. visit, which may be nil, is called for each section in file
 // order from one goroutine, before the block's hash is known. The error is a
 // *SectionError for the first bad section in the file, or the error of ctx, of
 // visit or of a read.
-func hashFrames(ctx context.Context, r io.ReaderAt, from, end int64, visit func(frame) error) error {
+func hashFrames(ctx context.Context, walker *frameWalker, from int64, visit func(frame) error) error {
 	var bad firstBad
 	group, ctx := errgroup.WithContext(ctx)
 	work := make(chan frame, 64)
 	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() error { return hashWorker(r, work, &bad) })
+		group.Go(func() error { return hashWorker(walker.r, work, &bad) })
 	}
 	group.Go(func() error {
 		defer close(work)
-		walker := frameWalker{r: r, end: end}
 		for at := from; bad.get() == nil; {
 			s, err := walker.next(at)
 			if errors.Is(err, io.EOF) {
@@ -112,7 +111,7 @@ func hashWorker(r io.ReaderAt, work <-chan frame, bad *firstBad) error {
 				return fmt.Errorf("read block at offset %d: %w", s.at, err)
 			}
 			bad.add(&SectionError{Offset: s.at, Block: s.cid.String(), Err: ErrTruncated})
-		} else if err := matchBlock(s.cid, data); err != nil {
+		} else if err := checkBlock(s.cid, data); err != nil {
 			bad.add(&SectionError{Offset: s.at, Block: s.cid.String(), Err: err})
 		}
 	}

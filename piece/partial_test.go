@@ -680,7 +680,7 @@ func FuzzOpenPartial(f *testing.F) {
 		p = reopen(t, p)
 		wantCount(t, p, blocks+1, written+3)
 		wantBlock(t, p, c, []byte("new"))
-		if err := hashFrames(context.Background(), p.file, int64(len(header)), p.end, nil); err != nil {
+		if err := hashFrames(context.Background(), &frameWalker{r: p.file, end: p.end}, int64(len(header)), nil); err != nil {
 			t.Fatalf("kept a bad block: %v", err)
 		}
 		if err := p.Close(); err != nil {

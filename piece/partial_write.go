@@ -151,7 +151,7 @@ func (p *Partial) recover(start, size int64) error {
 	}
 	end := size
 	var bad *SectionError
-	err := hashFrames(context.Background(), p.file, trusted, size, nil)
+	err := hashFrames(context.Background(), &frameWalker{r: p.file, end: size}, trusted, nil)
 	if errors.As(err, &bad) {
 		end = bad.Offset
 	} else if err != nil {
