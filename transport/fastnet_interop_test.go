@@ -27,7 +27,7 @@ func bothWays(t *testing.T, test func(t *testing.T, serve, fetch networkKind)) {
 	}
 }
 
-func extension(name, value string) graphsync.ExtensionData {
+func textExtension(name, value string) graphsync.ExtensionData {
 	return graphsync.ExtensionData{Name: graphsync.ExtensionName(name), Data: basicnode.NewString(value)}
 }
 
@@ -47,7 +47,7 @@ func TestInteropFetch(t *testing.T) {
 		p.gsProvider.RegisterIncomingRequestHook(func(_ peer.ID, r graphsync.RequestData, a graphsync.IncomingRequestHookActions) {
 			if n, ok := r.Extension("test/ask"); ok && textOf(n) == "question" {
 				asked.Add(1)
-				a.SendExtensionData(extension("test/answer", "answer"))
+				a.SendExtensionData(textExtension("test/answer", "answer"))
 			}
 		})
 		p.gs.RegisterIncomingResponseHook(func(_ peer.ID, r graphsync.ResponseData, _ graphsync.IncomingResponseHookActions) {
@@ -57,7 +57,7 @@ func TestInteropFetch(t *testing.T) {
 		})
 		ctx := testContext(t, 30*time.Second)
 		for _, root := range []cidlink.Link{{Cid: chain}, {Cid: star}} {
-			if err := p.fetch(ctx, root.Cid, extension("test/ask", "question")); err != nil {
+			if err := p.fetch(ctx, root.Cid, textExtension("test/ask", "question")); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -80,7 +80,7 @@ func TestInteropUpdate(t *testing.T) {
 		paused := make(chan graphsync.RequestID, 1)
 		p.gsProvider.RegisterOutgoingBlockHook(func(_ peer.ID, r graphsync.RequestData, b graphsync.BlockData, a graphsync.OutgoingBlockHookActions) {
 			if b.Index() == 25 {
-				a.SendExtensionData(extension("test/pause", "here"))
+				a.SendExtensionData(textExtension("test/pause", "here"))
 				a.PauseResponse()
 			}
 		})
@@ -108,7 +108,7 @@ func TestInteropUpdate(t *testing.T) {
 		again := time.NewTicker(100 * time.Millisecond)
 		defer again.Stop()
 		for running := true; running; {
-			if err := p.gs.SendUpdate(ctx, id, extension("test/go", "on")); err != nil && len(done) == 0 {
+			if err := p.gs.SendUpdate(ctx, id, textExtension("test/go", "on")); err != nil && len(done) == 0 {
 				t.Logf("update: %v", err)
 			}
 			select {
