@@ -51,7 +51,8 @@ type clientDeal struct {
 	progress time.Time // when anything last moved
 	seen     Bytes     // arrived in this deal, durable or not
 	acked    Amount    // what the provider said it has
-	payAll   bool      // the provider stands still: pay for all that is held
+	asked    bool      // the provider asked for money
+	payAll   bool      // it stands still and nothing more comes: pay for all that is held
 	parked   string    // why no payment can be made
 	doneSaid bool      // the provider was told that nothing more is wanted
 
@@ -69,7 +70,7 @@ type line struct {
 	next    time.Time          // when to open again
 	backoff time.Duration
 	still   bool      // the provider stands still
-	fresh   bool      // no byte came on this channel yet
+	stopped bool      // it stood still before
 	opened  time.Time // or when the last byte came
 }
 
@@ -102,7 +103,7 @@ func (d *clientDeal) run(ctx context.Context) {
 	defer stopCourier()
 	tick := time.NewTicker(clientTick)
 	defer tick.Stop()
-	for {
+	for d.look(ctx); ; {
 		d.settleUp(ctx)
 		if d.err != nil || d.deal.Phase.Final() {
 			break
@@ -168,7 +169,7 @@ func (d *clientDeal) count() {
 	if seen == d.seen {
 		return
 	}
-	d.seen, d.progress, d.line.opened, d.line.fresh, d.line.backoff = seen, time.Now(), time.Now(), false, 0
+	d.seen, d.progress, d.line.opened, d.line.backoff = seen, time.Now(), time.Now(), 0
 	if d.rec.FirstByte == 0 {
 		d.rec.FirstByte = time.Since(d.rec.Created)
 	}
@@ -189,8 +190,8 @@ func (d *clientDeal) sync() {
 // paid for, and the voucher is before it leaves.
 func (d *clientDeal) pay(ctx context.Context) error {
 	a := d.deal.Account
-	if a.Terms.Free() || d.deal.Phase == Proposed && !a.Terms.Unseal.IsZero() {
-		return nil // an unseal price is paid when the provider has accepted
+	if a.Terms.Free() || d.deal.Phase == Proposed {
+		return nil // nothing is paid before the provider has accepted
 	}
 	if _, wanted := d.wants(a.Move(d.seen)); !wanted {
 		return nil
@@ -212,7 +213,7 @@ func (d *clientDeal) pay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.parked, d.payAll = "", false
+	d.parked, d.payAll, d.asked = "", false, false
 	d.rec.Payments++
 	d.deal = d.deal.step(paid{signed})
 	d.doneSaid = d.deal.Account.Ended

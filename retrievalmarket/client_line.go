@@ -8,6 +8,7 @@ import (
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 
+	"github.com/tollgraph/tollgraph/revalidator"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -112,15 +113,17 @@ func (d *clientDeal) channelEvent(n channelNote) {
 	}
 }
 
-// standsStill counts a stall, once, and pays for all that is held. The first
-// boundary is no stall: nothing was paid yet. Nor is the first stop of a
-// channel that replaced another: the provider looks where it is.
+// standsStill counts a stall, once. A stop at the first boundary is none:
+// nothing was paid yet when it was set. Nor is the first stop of a channel that
+// replaced another: the provider looks where it is.
 func (d *clientDeal) standsStill() {
 	if d.line.still || d.deal.Account.Ended {
 		return
 	}
-	d.line.still, d.payAll = true, true
-	if !d.deal.Account.Paid.IsZero() && !d.line.fresh {
+	d.line.still = true
+	first := !d.line.stopped && (d.line.seq > 1 || d.seen < revalidator.Boundary(d.deal.Account.Terms, 2))
+	d.line.stopped = true
+	if !first {
 		d.rec.Stalls++
 	}
 }
@@ -145,7 +148,7 @@ func (d *clientDeal) reply(n channelNote) {
 		d.progress = time.Now()
 	case voucher.DealStatusFundsNeeded, voucher.DealStatusFundsNeededLastPayment:
 		d.deal = d.deal.step(accepted{})
-		d.payAll = true
+		d.asked = true
 		d.courier.again()
 		if code, detail, ok := voucher.ParseRefusal(r.Message); ok {
 			d.refused(code, detail)
@@ -226,6 +229,9 @@ func (d *clientDeal) look(ctx context.Context) {
 	d.count()
 	a := d.deal.Account
 	now := time.Now()
+	// What the provider asks for may be under way, and what it sent too. If
+	// nothing comes, its account differs from ours: pay for all that is held.
+	d.payAll = d.payAll || (d.line.still || d.asked) && now.Sub(d.line.opened) > clientTick
 	switch {
 	case a.Ended:
 		d.lookSettling(now)
@@ -266,7 +272,7 @@ func (d *clientDeal) lookSettling(now time.Time) {
 // openLine opens a data-transfer channel, aside: it can take its time.
 func (d *clientDeal) openLine(ctx context.Context) {
 	lineCtx, cancel := context.WithCancel(ctx) // bounds graphsync's request, so it lives as long as the channel
-	d.line.open, d.line.still, d.line.fresh, d.line.opened = true, false, true, time.Now()
+	d.line.open, d.line.still, d.line.stopped, d.line.opened = true, false, false, time.Now()
 	d.line.cancel = cancel
 	d.line.seq++
 	seq := d.line.seq

@@ -193,7 +193,7 @@ func (c *courier) deliver(ctx context.Context, f *payFrame) error {
 	if err != nil {
 		return err
 	}
-	if ack.refused == voucher.RefusedBusy {
+	if ack.refused == voucher.RefusedBusy || ack.refused == voucher.RefusedInternal {
 		return errors.New(ack.message)
 	}
 	c.mu.Lock()

@@ -9,6 +9,7 @@ import (
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/tollgraph/tollgraph/revalidator"
@@ -20,8 +21,9 @@ const (
 	// watchEvery is how often a deal compares what should be with what is when
 	// nothing happens.
 	watchEvery = 2 * time.Second
-	// tellTimeout bounds one message to the client over data-transfer.
-	tellTimeout = 15 * time.Second
+	// tellTimeout bounds one message to the client over data-transfer. Payments
+	// of the deal wait meanwhile.
+	tellTimeout = 5 * time.Second
 )
 
 // providerDeal is one live deal of a Provider and its goroutine.
@@ -41,6 +43,7 @@ type providerDeal struct {
 	asked     voucher.Amount   // what was last asked for
 	stopped   bool             // the channel stands still, and was not told since
 	streaming bool             // the client pays on a stream of its own: it need not be asked
+	done      bool             // the client said that it has everything
 	unsealing bool
 	active    time.Time // when anything last moved
 	put       record    // as it is on disk
@@ -69,7 +72,7 @@ func (d *providerDeal) run(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
-		if err := d.settleUp(ctx); err != nil {
+		if err := d.settleUp(ctx); err != nil && ctx.Err() == nil {
 			d.p.log.Error("deal", "peer", d.key.From, "id", d.key.ID, "err", err)
 		}
 		if d.deal.Phase.Final() {
@@ -183,9 +186,7 @@ func (d *providerDeal) refresh() {
 // settleUp brings the world in line with the deal: decide, persist, then tell.
 func (d *providerDeal) settleUp(ctx context.Context) error {
 	d.refresh()
-	if d.deal.settled() {
-		d.deal = d.deal.step(closed{})
-	}
+	d.closeIfDone()
 	if err := d.persist(ctx); err != nil {
 		return err
 	}
@@ -196,6 +197,15 @@ func (d *providerDeal) settleUp(ctx context.Context) error {
 	d.publish(ProviderEventProgress)
 	d.unsealIfPaid(ctx)
 	return d.tell(ctx)
+}
+
+// closeIfDone ends a deal that is settled. A client with a payment stream says
+// when it has everything; until then it may come back for blocks that were
+// lost on the way, so that paying ahead costs it nothing.
+func (d *providerDeal) closeIfDone() {
+	if d.deal.settled() && (d.done || !d.streaming) {
+		d.deal = d.deal.step(closed{})
+	}
 }
 
 // persist puts the deal on disk if money, phase or readiness changed. Bytes
@@ -275,7 +285,7 @@ func (d *providerDeal) tell(ctx context.Context) error {
 	d.mu.Lock()
 	chid, attached := d.view.chid, d.view.attached
 	d.mu.Unlock()
-	if !attached {
+	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
 		return nil
 	}
 	g := d.grant()
@@ -285,7 +295,9 @@ func (d *providerDeal) tell(ctx context.Context) error {
 		return nil
 	}
 	if err := d.update(ctx, chid, g, ask); err != nil {
-		return err
+		// The limit may be raised all the same; the tick comes back to it.
+		d.p.log.Debug("tell", "peer", d.key.From, "id", d.key.ID, "err", err)
+		return nil
 	}
 	d.told, d.stopped = g, false
 	if ask != nil {
@@ -324,7 +336,7 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 		event = ProviderEventError
 	}
 	d.publish(event)
-	if !attached {
+	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
 		return
 	}
 	reply := &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, Message: d.deal.Message}
@@ -377,6 +389,10 @@ func (d *providerDeal) fail(status voucher.DealStatus, reason string) {
 // have missed.
 func (d *providerDeal) watch() {
 	idle := time.Since(d.active)
+	if idle > d.p.cfg.IdleTimeout && d.deal.settled() {
+		d.done = true // it has not come back
+		return
+	}
 	if idle > d.p.cfg.IdleTimeout && !d.unsealing {
 		d.fail(voucher.DealStatusCancelled, fmt.Sprintf("nothing moved and nothing was paid for %s", idle.Round(time.Second)))
 		return

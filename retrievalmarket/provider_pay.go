@@ -95,8 +95,14 @@ func (p *Provider) pay(key ProviderDealID, frame payFrame) ackFrame {
 // payLate answers for a deal that is not live.
 func (p *Provider) payLate(ctx context.Context, key ProviderDealID) ackFrame {
 	r, err := p.book.last(ctx, key)
+	if r.Phase == Moving || r.Phase == Settling { // its goroutine stopped with the provider
+		return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "shutting down"}
+	}
 	if errors.Is(err, ErrNoDeal) {
 		return ackFrame{id: key.ID, refused: voucher.RefusedResume, message: "no such deal"}
+	}
+	if ctx.Err() != nil {
+		return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "shutting down"}
 	}
 	if err != nil {
 		p.log.Error("late payment", "err", err)
@@ -122,11 +128,10 @@ func (d *providerDeal) takeFrame(ctx context.Context, f payFrame) ackFrame {
 	}
 	d.refresh()
 	if f.done {
+		d.done = true
 		d.deal = d.deal.step(ended{d.deal.Account.Moved})
 	}
-	if d.deal.settled() {
-		d.deal = d.deal.step(closed{})
-	} else if f.done {
+	if d.closeIfDone(); f.done && d.deal.Phase != Completed {
 		d.fail(voucher.DealStatusCancelled, fmt.Sprintf("the client left with %s attoFIL due", d.deal.Account.Due()))
 	}
 	if d.deal.Phase.Final() {

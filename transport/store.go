@@ -34,7 +34,7 @@ func UseStore(ls ipld.LinkSystem) datatransfer.TransportOption {
 		if ls.StorageReadOpener == nil {
 			return fmt.Errorf("store of channel %s: link system has no StorageReadOpener", chid)
 		}
-		if err := gst.UseStore(chid, ls); err != nil {
+		if err := gst.UseStore(chid, knowsEmpty(ls)); err != nil {
 			return fmt.Errorf("store of channel %s: %w", chid, err)
 		}
 		return nil

@@ -1,0 +1,274 @@
+// Package integration is the proof: real nodes over real sockets, real files,
+// real databases.
+package integration
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"log/slog"
+	mrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-cid"
+	golog "github.com/ipfs/go-log/v2"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/payment"
+	"github.com/tollgraph/tollgraph/piece"
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/selectors"
+	"github.com/tollgraph/tollgraph/transport"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+func TestMain(m *testing.M) {
+	golog.SetAllLoggers(golog.LevelFatal) // the libraries log every invalid transition as an error
+	os.Exit(m.Run())
+}
+
+func testLogger() *slog.Logger {
+	level := slog.LevelError
+	if os.Getenv("TOLLGRAPH_TEST_LOG") != "" {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// stack is a host with the transport on it.
+type stack struct {
+	t    testing.TB
+	dir  string
+	host host.Host
+	node *transport.Node
+}
+
+func newHost(t testing.TB, listen bool) host.Host {
+	t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	must(t, err)
+	return newHostWithKey(t, key, listen)
+}
+
+func newHostWithKey(t testing.TB, key crypto.PrivKey, listen bool) host.Host {
+	t.Helper()
+	var addrs []string
+	if listen {
+		addrs = []string{"/ip4/127.0.0.1/tcp/0"}
+	}
+	h, err := transport.NewHost(transport.HostConfig{Key: key, Listen: addrs})
+	must(t, err)
+	return h
+}
+
+func newStack(t testing.TB, h host.Host, dir string) *stack {
+	t.Helper()
+	node, err := transport.New(t.Context(), transport.Config{
+		Host: h, StateDir: filepath.Join(dir, "transfer"), Network: transport.NewNetwork(h, transport.NetworkConfig{}), Logger: testLogger(),
+	})
+	must(t, err)
+	return &stack{t: t, dir: dir, host: h, node: node}
+}
+
+func (s *stack) close() {
+	must(s.t, s.node.Close())
+	must(s.t, s.host.Close())
+}
+
+func (s *stack) addr() peer.AddrInfo {
+	return peer.AddrInfo{ID: s.host.ID(), Addrs: s.host.Addrs()}
+}
+
+func (s *stack) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
+	p, ok := s.node.Meter.Progress(chid)
+	return market.Progress{SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests}, ok
+}
+
+// goods adapts a piece.Store to the market.
+type goods struct{ *piece.Store }
+
+func (g goods) Find(c cid.Cid, want *cid.Cid) (market.Piece, bool) {
+	info, ok := g.Store.Find(c, want)
+	return market.Piece{ID: info.ID, Size: market.Bytes(info.Size), Sealed: info.Sealed}, ok
+}
+
+func (g goods) LinkSystem(id cid.Cid) ipld.LinkSystem {
+	ls := g.Store.LinkSystem(id)
+	selectors.AddReifiers(&ls)
+	return ls
+}
+
+func (g goods) BlockSize(c cid.Cid) (uint64, bool) { return g.Size(c) }
+
+// stores keeps one resumable CAR per root.
+type stores struct{ dir string }
+
+type partial struct{ *piece.Partial }
+
+func (p partial) LinkSystem() ipld.LinkSystem {
+	ls := p.Partial.LinkSystem()
+	selectors.AddReifiers(&ls)
+	return ls
+}
+
+func (s stores) path(root cid.Cid) string { return filepath.Join(s.dir, root.String()+".car") }
+
+func (s stores) Open(_ context.Context, root cid.Cid) (market.Store, error) {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return nil, err
+	}
+	p, err := piece.OpenPartial(s.path(root), root)
+	if err != nil {
+		return nil, err
+	}
+	return partial{p}, nil
+}
+
+// seller is a provider node.
+type seller struct {
+	*stack
+	*market.Provider
+	pieces *piece.Store
+	till   *payment.Till
+	stop   func()
+}
+
+type sellerOption func(*market.ProviderConfig)
+
+// defaultAsk is 3 attoFIL per byte, an interval of 1 MiB.
+var defaultAsk = voucher.Ask{PricePerByte: 3, PaymentInterval: 1 << 20}
+
+func newSeller(t testing.TB, dir string, h host.Host, cars []string, ask voucher.Ask, credit voucher.Amount, opts ...sellerOption) *seller {
+	t.Helper()
+	s := &seller{stack: newStack(t, h, dir)}
+	var err error
+	s.pieces, err = piece.Open(t.Context(), piece.Config{Paths: cars, IndexDir: filepath.Join(dir, "index"), Logger: testLogger()})
+	must(t, err)
+	db, err := market.OpenDatabase(filepath.Join(dir, "tollgraph.db"))
+	must(t, err)
+	must(t, payment.Migrate(t.Context(), db))
+	key, err := payment.LoadOrCreateKey(filepath.Join(dir, "wallet.key"))
+	must(t, err)
+	s.till, err = payment.NewTill(db, key.Address(), payment.TillConfig{DefaultCredit: credit})
+	must(t, err)
+	cfg := market.ProviderConfig{
+		Host: h, Transfers: s.node.Transfers(), UseStore: transport.UseStore, Pieces: goods{s.pieces}, Node: s.till, DB: db, PayTo: key.Address(),
+		Ask: ask, Meter: s.meter, Logger: testLogger(),
+		CreditLine: func() *voucher.Amount { line := s.till.DefaultCredit(); return &line },
+	}
+	for _, o := range opts {
+		o(&cfg)
+	}
+	s.Provider, err = market.NewProvider(cfg)
+	must(t, err)
+	must(t, s.Start(t.Context()))
+	s.stop = once(func() {
+		must(t, s.Provider.Close())
+		s.close()
+		must(t, s.pieces.Close())
+		must(t, db.Close())
+	})
+	t.Cleanup(s.stop)
+	return s
+}
+
+// buyer is a client node.
+type buyer struct {
+	*stack
+	*market.Client
+	wallet *payment.Wallet
+	stores stores
+	stop   func()
+}
+
+type buyerOption func(*market.ClientConfig)
+
+func newBuyer(t testing.TB, dir string, opts ...buyerOption) *buyer {
+	t.Helper()
+	return newBuyerOn(t, dir, newHost(t, false), opts...)
+}
+
+func newBuyerOn(t testing.TB, dir string, h host.Host, opts ...buyerOption) *buyer {
+	t.Helper()
+	b := &buyer{stack: newStack(t, h, dir), stores: stores{filepath.Join(dir, "blocks")}}
+	db, err := market.OpenDatabase(filepath.Join(dir, "tollgraph.db"))
+	must(t, err)
+	must(t, payment.Migrate(t.Context(), db))
+	key, err := payment.LoadOrCreateKey(filepath.Join(dir, "wallet.key"))
+	must(t, err)
+	b.wallet, err = payment.NewWallet(db, key, payment.WalletConfig{})
+	must(t, err)
+	cfg := market.ClientConfig{
+		Host: h, Transfers: b.node.Transfers(), UseStore: transport.UseStore, Stores: b.stores, DB: db,
+		Node: b.wallet, Wallet: b.wallet.Address(), Logger: testLogger(),
+	}
+	for _, o := range opts {
+		o(&cfg)
+	}
+	b.Client, err = market.NewClient(t.Context(), cfg)
+	must(t, err)
+	b.stop = once(func() {
+		must(t, b.Client.Close())
+		b.close()
+		must(t, db.Close())
+	})
+	t.Cleanup(b.stop)
+	return b
+}
+
+func once(f func()) func() {
+	done := false
+	return func() {
+		if !done {
+			done = true
+			f()
+		}
+	}
+}
+
+// makeCAR packs size random bytes, cut into chunks, as one UnixFS file.
+func makeCAR(t testing.TB, dir string, size, chunk int64) (car string, root cid.Cid, bytes uint64) {
+	t.Helper()
+	src := filepath.Join(t.TempDir(), "data.bin")
+	f, err := os.Create(src)
+	must(t, err)
+	_, err = io.CopyN(f, mrand.NewChaCha8([32]byte{byte(size), byte(chunk), 7}), size)
+	must(t, err)
+	must(t, f.Close())
+	car = filepath.Join(dir, "data.car")
+	res, err := piece.Create(t.Context(), car, []string{src}, piece.CreateOptions{ChunkSize: chunk})
+	must(t, err)
+	return car, res.Root, res.Bytes
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// within bounds a test's waiting.
+func within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func risk(b voucher.Bytes) *voucher.Bytes { return &b }
+
+// newHostAt listens on an address that a host had before.
+func newHostAt(t testing.TB, key crypto.PrivKey, addr string) host.Host {
+	t.Helper()
+	h, err := transport.NewHost(transport.HostConfig{Key: key, Listen: []string{addr}})
+	must(t, err)
+	return h
+}
