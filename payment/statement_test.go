@@ -107,9 +107,8 @@ func TestStatementRefused(t *testing.T) {
 		"settlement":    func(s *Statement) { s.Settlements[0].Amount = voucher.Atto(5) },
 		"settled a lot": func(s *Statement) { s.Settlements[0].Amount = voucher.MaxAmount },
 		"lane raised": func(s *Statement) {
-			s.Lanes[0].Amount = voucher.Atto(11)
-			s.Total = voucher.Atto(61)
-			s.Owed = voucher.Atto(52)
+			one := voucher.Atto(1)
+			s.Lanes[0].Amount, s.Total, s.Owed = s.Lanes[0].Amount.Add(one), s.Total.Add(one), s.Owed.Add(one)
 		},
 		"nonce":          func(s *Statement) { s.Lanes[0].Nonce++ },
 		"lane number":    func(s *Statement) { s.Lanes[0].Lane-- },

@@ -125,6 +125,11 @@ func TestLaneOfADeal(t *testing.T) {
 		}
 		till = newTill(t, open(t, path), payee, voucher.Atto(100))
 	}
+	_, err = save(t.Context(), till, signed(t, payer, payee, 1, 3, 30)) // does not take it from b
+	must(t, err)
+	if worth, err := give("b", 1, 4, 40); err != nil || worth != voucher.Atto(40) {
+		t.Errorf("after a voucher without a name: %s, %v", worth, err)
+	}
 	_, err = save(t.Context(), till, signed(t, payer, payee, 3, 1, 1)) // for no deal in particular
 	must(t, err)
 	if _, err := give("a", 3, 2, 2); !errors.Is(err, ErrLaneTaken) {
