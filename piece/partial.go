@@ -188,6 +188,9 @@ func (p *Partial) Get(c cid.Cid) ([]byte, error) {
 	if data, ok := identity(c); ok {
 		return data, nil
 	}
+	if c.Defined() && bytes.Equal(c.Hash(), emptyHash) {
+		return []byte{}, nil
+	}
 	f, ok, err := p.held.find(c.Hash())
 	if err != nil {
 		return nil, fmt.Errorf("block %s: %w", c, err)
@@ -201,6 +204,10 @@ func (p *Partial) Get(c cid.Cid) ([]byte, error) {
 	}
 	return data, nil
 }
+
+// emptyHash is the SHA-256 multihash of no bytes. Its block, which an empty file
+// has, is known without being held: graphsync cannot carry it.
+var emptyHash, _ = multihash.Sum(nil, multihash.SHA2_256, -1) // cannot fail: the hash is built in
 
 // identity returns the block that an identity CID carries.
 func identity(c cid.Cid) ([]byte, bool) {

@@ -179,7 +179,8 @@ func (c *courier) deliver(ctx context.Context, f *payFrame) error {
 	if c.vouchers() {
 		return c.deliverVoucher(ctx, f)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.stream.Reset() }) // ends the read below
+	stream := c.stream
+	stop := context.AfterFunc(ctx, func() { _ = stream.Reset() }) // ends the read below
 	defer stop()
 	node, err := f.node()
 	if err := writeFrame(c.stream, node, err); err != nil {
