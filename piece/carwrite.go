@@ -72,6 +72,27 @@ func walkSelected(ctx context.Context, ls ipld.LinkSystem, root cid.Cid, sel dat
 	if err != nil {
 		return fmt.Errorf("selector: %w", err)
 	}
+	tapped := tap(ctx, ls, visit)
+	choose := dagpb.AddSupportToChooser(func(datamodel.Link, ipld.LinkContext) (datamodel.NodePrototype, error) {
+		return basicnode.Prototype.Any, nil
+	})
+	link := cidlink.Link{Cid: root}
+	proto, err := choose(link, ipld.LinkContext{Ctx: ctx})
+	if err != nil {
+		return err
+	}
+	node, err := tapped.Load(ipld.LinkContext{Ctx: ctx}, link, proto)
+	if err != nil {
+		return err
+	}
+	progress := traversal.Progress{Cfg: &traversal.Config{
+		Ctx: ctx, LinkSystem: tapped, LinkTargetNodePrototypeChooser: choose,
+	}}
+	return progress.WalkAdv(node, compiled, func(traversal.Progress, datamodel.Node, traversal.VisitReason) error { return nil })
+}
+
+// tap returns ls such that visit is called once for each block that is read.
+func tap(ctx context.Context, ls ipld.LinkSystem, visit func(cid.Cid, []byte) error) ipld.LinkSystem {
 	seen := newCIDSet()
 	tapped := ls
 	tapped.TrustedStorage = true // loadBlock hashes where it must
@@ -94,20 +115,5 @@ func walkSelected(ctx context.Context, ls ipld.LinkSystem, root cid.Cid, sel dat
 		}
 		return bytes.NewReader(block), err
 	}
-	choose := dagpb.AddSupportToChooser(func(datamodel.Link, ipld.LinkContext) (datamodel.NodePrototype, error) {
-		return basicnode.Prototype.Any, nil
-	})
-	link := cidlink.Link{Cid: root}
-	proto, err := choose(link, ipld.LinkContext{Ctx: ctx})
-	if err != nil {
-		return err
-	}
-	node, err := tapped.Load(ipld.LinkContext{Ctx: ctx}, link, proto)
-	if err != nil {
-		return err
-	}
-	progress := traversal.Progress{Cfg: &traversal.Config{
-		Ctx: ctx, LinkSystem: tapped, LinkTargetNodePrototypeChooser: choose,
-	}}
-	return progress.WalkAdv(node, compiled, func(traversal.Progress, datamodel.Node, traversal.VisitReason) error { return nil })
+	return tapped
 }

@@ -62,37 +62,43 @@ func hashFrames(ctx context.Context, walker *frameWalker, from int64, visit func
 	}
 	group.Go(func() error {
 		defer close(work)
-		for at := from; bad.get() == nil; {
-			s, err := walker.next(at)
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if damage := (*SectionError)(nil); errors.As(err, &damage) {
-				bad.add(damage)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if visit != nil {
-				if err := visit(s); err != nil {
-					return err
-				}
-			}
-			select {
-			case work <- s:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			at = s.end()
-		}
-		return nil
+		return feedFrames(ctx, walker, from, visit, work, &bad)
 	})
 	if err := group.Wait(); err != nil {
 		return err
 	}
 	if e := bad.get(); e != nil {
 		return e
+	}
+	return nil
+}
+
+// feedFrames hands the frames from offset at to the workers, until the end or
+// the first one that is known to be bad: those behind it do not matter.
+func feedFrames(ctx context.Context, walker *frameWalker, at int64, visit func(frame) error, work chan<- frame, bad *firstBad) error {
+	for bad.get() == nil {
+		f, err := walker.next(at)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if damage, ok := errors.AsType[*SectionError](err); ok {
+			bad.add(damage)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if visit != nil {
+			if err := visit(f); err != nil {
+				return err
+			}
+		}
+		select {
+		case work <- f:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		at = f.end()
 	}
 	return nil
 }
