@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// advise adds to the error of a fetch what the user can do, and the exit code.
+func (a *app) advise(ctx context.Context, err error) error {
+	parked := (*parkedError)(nil)
+	switch {
+	case errors.As(err, &parked):
+		return a.adviseParked(parked)
+	case errors.Is(err, errTimeout):
+		return &exitError{exitIncomplete, fmt.Errorf("incomplete: %w; to go on:\n  %s", err, a.again(nil))}
+	case ctx.Err() != nil:
+		return &exitError{exitInterrupted, fmt.Errorf("interrupted; what arrived is kept and paid for; to go on:\n  %s", a.again(nil))}
+	case errors.Is(err, market.ErrSuspended):
+		return &exitError{exitCode(err), fmt.Errorf("%w; what arrived is kept and paid for; to go on:\n  %s", err, a.again(nil))}
+	case errors.Is(err, market.ErrPrice):
+		return fmt.Errorf("%w; allow it with a higher --max-price", err)
+	case errors.Is(err, market.ErrBudget):
+		return fmt.Errorf("%w; allow it with a larger --budget", err)
+	case errors.Is(err, market.ErrUnreachable):
+		return fmt.Errorf("%w; check --provider, and that tollgraph serve runs there", err)
+	}
+	return err
+}
+
+// adviseParked says how much is missing. If the budget is not what is short,
+// another limit of the wallet is, and the message says which.
+func (a *app) adviseParked(e *parkedError) error {
+	budget := e.need()
+	if !e.state.TotalFunds.Less(budget) {
+		return &exitError{exitPrice, fmt.Errorf("the deal waits for money: %w; to go on later:\n  %s", e, a.again(nil))}
+	}
+	return &exitError{exitPrice, fmt.Errorf("the budget is spent: %w; %s received, %s paid; to go on:\n  %s",
+		e, e.state.TotalReceived.IEC(), e.state.FundsSpent.FIL(), a.again(&budget))}
+}
+
+// again is the command that was run, to be run again, with another budget if
+// one is given.
+func (a *app) again(budget *voucher.Amount) string {
+	args := append([]string(nil), a.args...)
+	if budget != nil {
+		args = withFlag(args, "budget", strings.ReplaceAll(budget.FIL(), " ", ""))
+	}
+	for i, arg := range args {
+		args[i] = shellQuoted(arg)
+	}
+	return strings.Join(args, " ")
+}
+
+// withFlag returns args with the flag set to value.
+func withFlag(args []string, name, value string) []string {
+	out := make([]string, 0, len(args)+2)
+	for i := 0; i < len(args); i++ {
+		flag, _, inline := strings.Cut(args[i], "=")
+		if flag != "--"+name && flag != "-"+name {
+			out = append(out, args[i])
+			continue
+		}
+		if !inline {
+			i++ // its value
+		}
+	}
+	return append(out, "--"+name, value)
+}
+
+// shellQuoted returns s as one word for a POSIX shell.
+func shellQuoted(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=@,+") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

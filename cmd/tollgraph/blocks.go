@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+
+	"github.com/tollgraph/tollgraph/piece"
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/selectors"
+)
+
+// blocks keeps what a client receives: one CAR per root, that can be
+// continued.
+type blocks struct {
+	dir string
+
+	mu      sync.Mutex
+	arrived map[cid.Cid]arrival // guarded by mu
+}
+
+// arrival is what was added to a root's CAR by this process.
+type arrival struct {
+	blocks, bytes uint64
+	before        uint64 // bytes that were there when it was first opened
+}
+
+// path is where the blocks of root are.
+func (b *blocks) path(root cid.Cid) string { return filepath.Join(b.dir, root.String()+".car") }
+
+// Open implements retrievalmarket.Stores.
+func (b *blocks) Open(_ context.Context, root cid.Cid) (market.Store, error) {
+	p, err := piece.OpenPartial(b.path(root), root)
+	if err != nil {
+		return nil, err
+	}
+	return &countedPartial{Partial: p, owner: b, blocks: p.Blocks(), bytes: p.Written()}, nil
+}
+
+// of returns what arrived for root since b was made.
+func (b *blocks) of(root cid.Cid) arrival {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.arrived[root]
+}
+
+// add notes what arrived while the CAR of root was open.
+func (b *blocks) add(root cid.Cid, a arrival) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.arrived == nil {
+		b.arrived = make(map[cid.Cid]arrival)
+	}
+	sum, known := b.arrived[root]
+	if !known {
+		sum.before = a.before
+	}
+	sum.blocks += a.blocks
+	sum.bytes += a.bytes
+	b.arrived[root] = sum
+}
+
+// countedPartial is an open CAR that tells its owner what arrived when it is
+// closed.
+type countedPartial struct {
+	*piece.Partial
+	owner         *blocks
+	blocks, bytes uint64 // when it was opened
+	once          sync.Once
+}
+
+// LinkSystem knows UnixFS within bounds: what arrives is a stranger's.
+func (p *countedPartial) LinkSystem() ipld.LinkSystem {
+	ls := p.Partial.LinkSystem()
+	selectors.AddReifiers(&ls)
+	return ls
+}
+
+func (p *countedPartial) Close() error {
+	p.once.Do(func() {
+		p.owner.add(p.Root(), arrival{blocks: p.Blocks() - p.blocks, bytes: p.Written() - p.bytes, before: p.bytes})
+	})
+	return p.Partial.Close()
+}

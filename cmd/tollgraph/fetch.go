@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/urfave/cli/v3"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/selectors"
+)
+
+func (a *app) fetchCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "fetch",
+		Usage:     "buy a DAG, or a part of it, and write it out",
+		ArgsUsage: "CID[/path]",
+		Description: "Fetches what CID/path leads to, verifies every block, pays as the bytes arrive, and\n" +
+			"writes files. What is in the repo already is neither fetched nor paid again, so the\n" +
+			"same command goes on after an interruption.",
+		Flags: append(selectionFlags(),
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `PATH`, or to standard output with -; default: the path's last name, or the CID"},
+			&cli.BoolFlag{Name: "car", Usage: "write a CAR of the blocks instead of files"},
+			&cli.BoolFlag{Name: "overwrite", Usage: "replace the output if it exists"},
+			text("max-price", "", "pay at most this many `FIL` per GiB, such as 0.02FIL"),
+			text("budget", "0", "spend at most this many `FIL` in all; without it only what is free is fetched"),
+			text("max-at-risk", "", "pay at most `SIZE` ahead of what is verified; 0 pays strictly after receipt; default: 32MiB, or a hundredth of what the budget buys if that is less"),
+			&cli.DurationFlag{Name: "timeout", Usage: "stop after this `TIME`, such as 10m; default: never"},
+			&cli.DurationFlag{Name: "patience", Value: 2 * time.Minute, Usage: "stop after this `TIME` without progress"},
+			&cli.BoolFlag{Name: "vouchers-only", Hidden: true, Usage: "pay with data-transfer vouchers"},
+		),
+		Action: a.fetch,
+	}
+}
+
+// selectionFlags say what is bought from whom.
+func selectionFlags() []cli.Flag {
+	return []cli.Flag{
+		text("provider", "", "`MULTIADDR` of the provider, with /p2p/ID at its end"),
+		&cli.StringFlag{Name: "entity-bytes", Usage: "only bytes `FROM:TO` of the file, both included; * is the end, negative counts from the end"},
+		&cli.StringFlag{Name: "dag-scope", Value: "all", Usage: "how much of the target: all, entity or block"},
+		&cli.StringFlag{Name: "selector", Usage: "an IPLD selector as DAG-`JSON`, instead of path and scope; its output is a CAR"},
+	}
+}
+
+// selection is what is bought: a part of the DAG under a root.
+type selection struct {
+	target
+	selector datamodel.Node // nil for the whole DAG
+	span     *span          // only these bytes of a file
+	whole    bool           // whole files and directories
+	raw      bool           // a selector of the user's own: not necessarily files
+}
+
+// selection reads the argument and the flags of selectionFlags.
+func (r *reader) selection() selection {
+	s := selection{target: r.target()}
+	if r.err != nil {
+		return s
+	}
+	scope, err := selectors.ParseScope(r.String("dag-scope"))
+	if err != nil {
+		r.fail("dag-scope", err)
+		return s
+	}
+	s.whole = scope != selectors.ScopeBlock
+	switch {
+	case r.String("selector") != "":
+		s.raw = true
+		if s.path != "" || r.String("entity-bytes") != "" || scope != selectors.ScopeAll {
+			r.err = usagef("--selector says all about what is selected: give it without a path, --entity-bytes and --dag-scope")
+			return s
+		}
+		if s.selector, err = selectors.ParseJSON(r.String("selector")); err != nil {
+			r.fail("selector", err)
+		}
+	case r.String("entity-bytes") != "":
+		if s.span, err = parseSpan(r.String("entity-bytes")); err == nil {
+			s.selector, err = selectors.EntityBytes(s.path, s.span.from, s.span.to)
+		}
+		if err != nil {
+			r.fail("entity-bytes", err)
+		}
+	case s.path != "" || scope != selectors.ScopeAll:
+		if s.selector, err = selectors.Path(s.path, scope); err != nil && r.err == nil {
+			r.err = usagef("%s: %w", s.target, err)
+		}
+	}
+	return s
+}
+
+// fetchConfig is what fetch was told.
+type fetchConfig struct {
+	purchase
+	repo         string
+	timeout      time.Duration
+	patience     time.Duration
+	vouchersOnly bool
+}
+
+func fetchFlags(cmd *cli.Command) (fetchConfig, error) {
+	if err := configure(cmd, "fetch"); err != nil {
+		return fetchConfig{}, err
+	}
+	r := &reader{Command: cmd}
+	c := fetchConfig{repo: r.String("repo"), timeout: r.Duration("timeout"), patience: r.Duration("patience"), vouchersOnly: r.Bool("vouchers-only")}
+	c.selection, c.from, c.budget = r.selection(), r.provider(), r.amount("budget")
+	if r.String("max-price") != "" {
+		price := r.price("max-price")
+		c.maxPrice = &price
+	}
+	if r.String("max-at-risk") != "" {
+		risk := r.bytes("max-at-risk")
+		c.atRisk = &risk
+	}
+	if r.err != nil {
+		return c, r.err
+	}
+	c.output = outputFor(c.selection, r.String("output"), r.Bool("car"), r.Bool("overwrite"))
+	if r.Bool("json") && c.output.path == "-" {
+		return c, usagef("-o - and --json both want standard output: give one of them")
+	}
+	return c, c.output.check()
+}
+
+func (a *app) fetch(ctx context.Context, cmd *cli.Command) error {
+	cfg, err := fetchFlags(cmd)
+	if err != nil {
+		return err
+	}
+	if cfg.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, cfg.timeout, errTimeout)
+		defer cancel()
+	}
+	n, err := startNode(ctx, cfg.repo, nil)
+	if err != nil {
+		return err
+	}
+	b, err := newBuyer(ctx, n, market.ClientConfig{Patience: cfg.patience, VouchersOnly: cfg.vouchersOnly})
+	if err != nil {
+		return errors.Join(err, n.Close())
+	}
+	got, err := a.buy(ctx, b, cfg.purchase)
+	if err != nil {
+		err = a.advise(ctx, err)
+	}
+	if err = errors.Join(err, b.Close(), n.Close()); err != nil {
+		return err
+	}
+	if cmd.Bool("json") {
+		return a.printJSON(got)
+	}
+	a.sayf("%s", got)
+	return nil
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+
+	"github.com/tollgraph/tollgraph/payment"
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/transport"
+)
+
+// node is the stack on a repo, running.
+type node struct {
+	repo  *repo
+	host  host.Host
+	stack *transport.Node
+}
+
+// startNode opens the repo at dir and starts the stack on it. Without listen
+// addresses it only dials.
+func startNode(ctx context.Context, dir string, listen []string) (_ *node, err error) {
+	n := new(node)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+		}
+	}()
+	if n.repo, err = openRepo(ctx, dir); err != nil {
+		return nil, err
+	}
+	if n.host, n.stack, err = startStack(ctx, n.repo.id, listen, n.repo.path("transfer")); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// startStack starts host, graphsync and data-transfer. With state "" progress
+// is kept in memory only.
+func startStack(ctx context.Context, id crypto.PrivKey, listen []string, state string) (host.Host, *transport.Node, error) {
+	h, err := transport.NewHost(transport.HostConfig{Key: id, Listen: listen, UserAgent: "tollgraph/" + versionText()})
+	if err != nil {
+		return nil, nil, err
+	}
+	log := logger("tollgraph/transport")
+	stack, err := transport.New(ctx, transport.Config{
+		Host:     h,
+		StateDir: state,
+		Network: transport.NewNetwork(h, transport.NetworkConfig{OnPanic: func(value any, stack string) {
+			log.Error("recovered from a panic", "panic", value, "stack", stack)
+		}}),
+		Logger: log,
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, h.Close())
+	}
+	return h, stack, nil
+}
+
+// Close stops the stack and gives the repo free.
+func (n *node) Close() error {
+	var errs []error
+	if n.stack != nil {
+		errs = append(errs, n.stack.Close())
+	}
+	if n.host != nil {
+		errs = append(errs, n.host.Close())
+	}
+	if n.repo != nil {
+		errs = append(errs, n.repo.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// meter reads how much a channel has moved.
+func (n *node) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
+	p, ok := n.stack.Meter.Progress(chid)
+	return market.Progress{
+		SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests,
+	}, ok
+}
+
+// buyer is a client on a node, with what it bought.
+type buyer struct {
+	*market.Client
+	blocks *blocks
+}
+
+// newBuyer starts a client on n.
+func newBuyer(ctx context.Context, n *node, cfg market.ClientConfig) (*buyer, error) {
+	wallet, err := payment.NewWallet(n.repo.db, n.repo.key, payment.WalletConfig{})
+	if err != nil {
+		return nil, err
+	}
+	store := &blocks{dir: n.repo.path("blocks")}
+	if err := os.MkdirAll(store.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("blocks: %w", err)
+	}
+	cfg.Host, cfg.Transfers, cfg.UseStore = n.host, n.stack.Transfers(), transport.UseStore
+	cfg.Stores, cfg.DB, cfg.Node, cfg.Wallet = store, n.repo.db, wallet, wallet.Address()
+	cfg.Logger = logger("tollgraph/client")
+	client, err := market.NewClient(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &buyer{client, store}, nil
+}

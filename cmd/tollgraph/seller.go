@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tollgraph/tollgraph/payment"
+	"github.com/tollgraph/tollgraph/piece"
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/transport"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// shop is what a provider sells and on which terms.
+type shop struct {
+	paths         []string // CAR files, or directories of them
+	ask           voucher.Ask
+	credit        voucher.Amount // lent to any payer
+	unsealCommand string         // brings sealed pieces back; none: they are not sold
+}
+
+// seller is a provider on a node, serving.
+type seller struct {
+	*market.Provider
+	store *piece.Store
+	till  *payment.Till
+}
+
+// newSeller indexes the pieces and starts a provider on n. events, if not nil,
+// is told of its deals from the first one on.
+func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubscriber) (_ *seller, err error) {
+	out := new(seller)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, out.Close())
+		}
+	}()
+	if out.till, err = payment.NewTill(n.repo.db, n.repo.key.Address(), payment.TillConfig{DefaultCredit: s.credit}); err != nil {
+		return nil, err
+	}
+	if out.store, err = openPieces(ctx, n.repo, s); err != nil {
+		return nil, err
+	}
+	out.Provider, err = market.NewProvider(market.ProviderConfig{
+		Host: n.host, Transfers: n.stack.Transfers(), UseStore: transport.UseStore, Pieces: goods{out.store},
+		Node: out.till, DB: n.repo.db, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter,
+		CreditLine: out.creditLine, Logger: logger("tollgraph/provider"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if events != nil {
+		out.SubscribeToEvents(events)
+	}
+	return out, out.Start(ctx)
+}
+
+// openPieces opens the pieces of s, with their indexes in the repo.
+func openPieces(ctx context.Context, r *repo, s shop) (*piece.Store, error) {
+	cfg := piece.Config{Paths: s.paths, IndexDir: r.path("index"), Logger: logger("tollgraph/piece")}
+	if s.unsealCommand != "" {
+		cfg.Unsealer = piece.CommandUnsealer{Command: s.unsealCommand}
+	}
+	return piece.Open(ctx, cfg)
+}
+
+// creditLine is what any payer is lent, and nil if some payers have terms of
+// their own: then nothing is true of all.
+func (s *seller) creditLine() *voucher.Amount {
+	channels, err := s.till.Channels(context.Background())
+	if err != nil {
+		return nil // it is only a hint; whether a payment is good is decided when it comes
+	}
+	line := s.till.DefaultCredit()
+	for _, c := range channels {
+		if c.Line != line || c.Total.Less(c.Settled) {
+			return nil
+		}
+	}
+	return &line
+}
+
+// Close stops selling. Deals go on at the next start.
+func (s *seller) Close() error {
+	var errs []error
+	if s.Provider != nil {
+		errs = append(errs, s.Provider.Close())
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	return errors.Join(errs...)
+}
