@@ -231,3 +231,41 @@ func TestClosed(t *testing.T) {
 	}
 	checkNoProblems(t, s)
 }
+
+// A piece at hand comes before a sealed one, even if that begins at the block.
+func TestFindPrefersUnsealed(t *testing.T) {
+	dir := t.TempDir()
+	cfg := Config{Paths: []string{dir}, IndexDir: t.TempDir(), Logger: quiet(), Unsealer: unsealFunc(turnOver)}
+	blocks, path := sealedPiece(t, cfg, dir)
+	plain := writeCAR(t, filepath.Join(dir, "plain.car"), nil, blocks, true)
+	s := openStore(t, cfg)
+	if info, ok := s.Find(blocks[0].cid, nil); !ok || info.Path != plain || info.Sealed {
+		t.Errorf("found in %s, %v", info.Path, ok)
+	}
+	sealed := s.Pieces()[1]
+	if info, ok := s.Find(blocks[0].cid, &sealed.ID); !ok || info.Path != path+sealedSuffix || !info.Sealed {
+		t.Errorf("asked for the sealed one: found in %s, %v", info.Path, ok)
+	}
+	if err := s.Unseal(context.Background(), sealed.ID); err != nil {
+		t.Fatal(err)
+	}
+	if info, ok := s.Find(blocks[0].cid, nil); !ok || info.ID != sealed.ID {
+		t.Errorf("with both at hand: found in %s, %v", info.Path, ok)
+	}
+}
+
+// Unsealed copies are no pieces of their own where IndexDir lies among the pieces.
+func TestIndexDirAmongPieces(t *testing.T) {
+	dir := t.TempDir()
+	cfg := Config{Paths: []string{dir}, IndexDir: filepath.Join(dir, "index"), Logger: quiet(), Unsealer: unsealFunc(turnOver)}
+	_, path := sealedPiece(t, cfg, dir)
+	s := openStore(t, cfg)
+	if err := s.Unseal(context.Background(), s.Pieces()[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, cfg)
+	checkNoProblems(t, s)
+	if ps := s.Pieces(); len(ps) != 1 || ps[0].Path != path+sealedSuffix || ps[0].Sealed {
+		t.Errorf("pieces are %+v", ps)
+	}
+}
