@@ -92,9 +92,12 @@ func (d Deal) step(ev event) Deal {
 func (d Deal) settled() bool { return d.Account.Ended && d.Account.Due().IsZero() }
 
 // verdict is what a provider lets the deal's channel do: nothing until the
-// piece is unsealed.
+// piece is unsealed. A channel is held open at its end also where nothing is
+// due: older clients wait for the word Completed, and a channel that ended by
+// itself can no longer carry it.
 func (d Deal) verdict() revalidator.Verdict {
 	v := d.Account.Verdict()
+	v.Settle = !d.settled()
 	if !d.Ready {
 		v.Limit = 0
 	}

@@ -111,7 +111,7 @@ func (d *providerDeal) handle(ctx context.Context, note any) {
 	case channelNote:
 		d.channelEvent(ctx, n)
 	case attachNote:
-		d.told, d.stopped, d.asked, d.active = n.grant, false, voucher.Amount{}, time.Now()
+		d.told, d.stopped, d.asked, d.active = n.grant, false, d.askedFirst(), time.Now()
 		if n.old != n.chid {
 			d.closeChannel(ctx, n.old)
 		}
@@ -316,6 +316,14 @@ func (d *providerDeal) askFor() *voucher.DealResponse {
 	return &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, PaymentOwed: due}
 }
 
+// askedFirst is what the answer to the proposal asked for: unsealing.
+func (d *providerDeal) askedFirst() voucher.Amount {
+	if a := d.deal.Account; a.Paid.Less(a.Terms.Unseal) {
+		return a.Terms.Unseal
+	}
+	return voucher.Amount{}
+}
+
 func (d *providerDeal) update(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error {
 	result, err := validation.Result(g, reply)
 	if err != nil {
@@ -342,9 +350,7 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 	reply := &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, Message: d.deal.Message}
 	var err error
 	if d.deal.Phase == Completed {
-		if !d.deal.Account.Terms.Free() { // a free channel completes by itself
-			err = d.update(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
-		}
+		err = d.update(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
 	} else {
 		err = d.reject(ctx, chid, reply)
 	}
