@@ -16,6 +16,7 @@ import (
 // guardedTransport is data-transfer's graphsync transport without its deadlocks.
 type guardedTransport struct {
 	*dtgs.Transport
+	gate gate           // before data-transfer
 	work sync.WaitGroup // cleanups
 }
 
@@ -25,6 +26,11 @@ var _ datatransfer.PauseableTransport = (*guardedTransport)(nil)
 // be one of WrapExchange. The result is what to give to the manager.
 func WrapTransport(t *dtgs.Transport) datatransfer.PauseableTransport {
 	return &guardedTransport{Transport: t}
+}
+
+// SetEventHandler sets data-transfer as the handler of events.
+func (t *guardedTransport) SetEventHandler(h datatransfer.EventsHandler) error {
+	return t.Transport.SetEventHandler(&gatedEvents{h, &t.gate})
 }
 
 // CleanupChannel forgets a channel. It returns at once. data-transfer calls it
@@ -55,6 +61,7 @@ type guardedTransferNet struct {
 	dtnet.DataTransferNetwork
 	cfg    TransferGuard
 	counts *counts
+	gate   gate // before data-transfer
 
 	mu     sync.Mutex // guards the fields below
 	limits map[peer.ID]*rate.Limiter
@@ -66,6 +73,10 @@ type guardedTransferNet struct {
 // channel that serves nothing; a push is not served. A panic while a message is
 // handled drops the message; unguarded it ends the process.
 func WrapTransferNetwork(net dtnet.DataTransferNetwork, cfg TransferGuard) dtnet.DataTransferNetwork {
+	return newTransferNet(net, cfg)
+}
+
+func newTransferNet(net dtnet.DataTransferNetwork, cfg TransferGuard) *guardedTransferNet {
 	cfg.Rate = orDefault(cfg.Rate, 200)
 	cfg.Burst = orDefault(cfg.Burst, 400)
 	if cfg.Logger == nil {
@@ -110,30 +121,31 @@ type transferReceiver struct {
 	net *guardedTransferNet
 }
 
-func (r *transferReceiver) ReceiveRequest(ctx context.Context, p peer.ID, m datatransfer.Request) {
+// through calls f unless the peer is too fast or the node stops.
+func (r *transferReceiver) through(p peer.ID, f func()) {
 	defer r.net.recovered(p)
+	if !r.net.pass(p) || !r.net.gate.enter() {
+		return
+	}
+	defer r.net.gate.leave()
+	f()
+}
+
+func (r *transferReceiver) ReceiveRequest(ctx context.Context, p peer.ID, m datatransfer.Request) {
 	if m.IsNew() || m.IsRestart() {
 		r.net.counts.add(ReasonTransfer)
 		r.net.cfg.Logger.Info("data-transfer request dropped", "peer", p, "reason", "channels are opened by graphsync requests")
 		return
 	}
-	if r.net.pass(p) {
-		r.Receiver.ReceiveRequest(ctx, p, m)
-	}
+	r.through(p, func() { r.Receiver.ReceiveRequest(ctx, p, m) })
 }
 
 func (r *transferReceiver) ReceiveResponse(ctx context.Context, p peer.ID, m datatransfer.Response) {
-	defer r.net.recovered(p)
-	if r.net.pass(p) {
-		r.Receiver.ReceiveResponse(ctx, p, m)
-	}
+	r.through(p, func() { r.Receiver.ReceiveResponse(ctx, p, m) })
 }
 
 func (r *transferReceiver) ReceiveRestartExistingChannelRequest(ctx context.Context, p peer.ID, m datatransfer.Request) {
-	defer r.net.recovered(p)
-	if r.net.pass(p) {
-		r.Receiver.ReceiveRestartExistingChannelRequest(ctx, p, m)
-	}
+	r.through(p, func() { r.Receiver.ReceiveRestartExistingChannelRequest(ctx, p, m) })
 }
 
 // Shutdown disconnects the transport from graphsync and waits for cleanups, at

@@ -93,11 +93,10 @@ type Exchange struct {
 	counts *counts
 	log    *slog.Logger
 
-	ctx        context.Context // ends when the exchange is closed
-	stop       context.CancelFunc
-	spawning   sync.Mutex     // held to start a goroutine and to close
-	work       sync.WaitGroup // goroutines that resume and settle requests
-	unregister []graphsync.UnregisterHookFunc
+	ctx      context.Context // ends when the exchange is closed
+	stop     context.CancelFunc
+	spawning sync.Mutex     // held to start a goroutine and to close
+	work     sync.WaitGroup // goroutines that resume and settle requests
 }
 
 var _ graphsync.GraphExchange = (*Exchange)(nil)
@@ -121,14 +120,12 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 	}
 	// These come first, so that they see every request and block: graphsync stops
 	// at the first hook that pauses or refuses.
-	e.unregister = append(e.unregister,
-		gs.RegisterIncomingRequestHook(e.admit),
-		gs.RegisterOutgoingBlockHook(e.count),
-		gs.RegisterBlockSentListener(e.written),
-		gs.RegisterCompletedResponseListener(func(_ peer.ID, r graphsync.RequestData, _ graphsync.ResponseStatusCode) { e.ended(r.ID()) }),
-		gs.RegisterRequestorCancelledListener(func(_ peer.ID, r graphsync.RequestData) { e.ended(r.ID()) }),
-		gs.RegisterNetworkErrorListener(func(_ peer.ID, r graphsync.RequestData, _ error) { e.failed(r.ID()) }),
-	)
+	gs.RegisterIncomingRequestHook(e.admit)
+	gs.RegisterOutgoingBlockHook(e.count)
+	gs.RegisterBlockSentListener(e.written)
+	gs.RegisterCompletedResponseListener(func(_ peer.ID, r graphsync.RequestData, _ graphsync.ResponseStatusCode) { e.ended(r.ID()) })
+	gs.RegisterRequestorCancelledListener(func(_ peer.ID, r graphsync.RequestData) { e.ended(r.ID()) })
+	gs.RegisterNetworkErrorListener(func(_ peer.ID, r graphsync.RequestData, _ error) { e.failed(r.ID()) })
 	if cfg.Network != nil {
 		cfg.Network.bind(e)
 	}
@@ -136,7 +133,7 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 }
 
 // Close stops the goroutines of the exchange and waits for them. It does not
-// stop graphsync.
+// stop graphsync, which is to be stopped before.
 func (e *Exchange) Close() error {
 	if e.cfg.Network != nil {
 		e.cfg.Network.Close()
@@ -146,9 +143,6 @@ func (e *Exchange) Close() error {
 	e.spawning.Unlock()
 	e.flow.close()
 	e.work.Wait()
-	for _, u := range e.unregister {
-		u()
-	}
 	return nil
 }
 

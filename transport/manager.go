@@ -68,6 +68,20 @@ func (m *guardedManager) open(ctx context.Context, chid datatransfer.ChannelID) 
 	return nil
 }
 
+// ChannelState is bounded: a state machine that is being stopped does not answer.
+func (m *guardedManager) ChannelState(ctx context.Context, chid datatransfer.ChannelID) (datatransfer.ChannelState, error) {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	return m.Manager.ChannelState(ctx, chid)
+}
+
+// TransferChannelStatus is bounded like ChannelState.
+func (m *guardedManager) TransferChannelStatus(ctx context.Context, chid datatransfer.ChannelID) datatransfer.Status {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	return m.Manager.TransferChannelStatus(ctx, chid)
+}
+
 func (m *guardedManager) SendVoucher(ctx context.Context, chid datatransfer.ChannelID, v datatransfer.TypedVoucher) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()

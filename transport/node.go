@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
@@ -124,12 +125,16 @@ type Node struct {
 	cfg       Config
 	host      *GuardedHost
 	network   *GuardedNetwork
-	transport datatransfer.PauseableTransport
+	transport *guardedTransport
+	messages  *guardedTransferNet
 	raw       datatransfer.Manager // unguarded; for Stop
 	manager   datatransfer.Manager
 	state     *stateStore
 	gc        *collector
 	stopGS    context.CancelFunc
+
+	closing sync.Once
+	closed  error
 }
 
 // New starts a node. It returns when data-transfer is ready; ctx bounds the
@@ -185,7 +190,7 @@ func (n *Node) assemble() {
 	guard := c.Guard
 	guard.Network = n.network
 	n.Meter = WrapExchange(gs, c.Host.ID(), guard)
-	n.transport = WrapTransport(dtgs.NewTransport(c.Host.ID(), n.Meter))
+	n.transport = &guardedTransport{Transport: dtgs.NewTransport(c.Host.ID(), n.Meter)}
 }
 
 // startTransfers builds data-transfer on top and waits until it is ready.
@@ -193,7 +198,8 @@ func (n *Node) startTransfers(ctx context.Context) error {
 	net := dtnet.NewFromLibp2pHost(n.host.plain(),
 		dtnet.RetryParameters(time.Second, 5*time.Second, 3, 2),
 		dtnet.SendMessageParameters(5*time.Second, 5*time.Second))
-	m, err := dtimpl.NewDataTransfer(n.state.store, WrapTransferNetwork(net, TransferGuard{Logger: n.cfg.Logger}), n.transport)
+	n.messages = newTransferNet(net, TransferGuard{Logger: n.cfg.Logger})
+	m, err := dtimpl.NewDataTransfer(n.state.store, n.messages, n.transport)
 	if err != nil {
 		return fmt.Errorf("data-transfer: %w", err)
 	}
@@ -232,25 +238,52 @@ func (n *Node) Dropped() map[Reason]uint64 {
 // Close stops the node and writes its records to disk. Transfers in progress are
 // not failed: they can be restarted by the next node. The host stays open.
 //
-// Graphsync goes first. The other way round the blocks in flight find
-// data-transfer stopped, and the peer is told that its request failed.
+// First nothing is let in any more, from the network or into data-transfer, then
+// graphsync goes, then data-transfer. In any other order blocks in flight meet a
+// data-transfer that has stopped: the peer is told that its request failed, and
+// a goroutine waits for ever.
 func (n *Node) Close() error {
+	n.closing.Do(func() { n.closed = n.shut() })
+	return n.closed
+}
+
+func (n *Node) shut() error {
+	_ = n.network.Close()
+	quiet := n.transport.gate.close(stopTimeout)
+	if n.messages != nil {
+		quiet = n.messages.gate.close(stopTimeout) && quiet
+	}
+	if !quiet {
+		n.cfg.Logger.Warn("stopping while data-transfer is at work: a message takes long to be sent")
+	}
 	n.stopGS()
 	errs := []error{n.Meter.Close()}
 	if n.gc != nil {
 		n.gc.close()
 	}
 	if n.raw != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
-		err := n.raw.Stop(ctx)
-		cancel()
-		if err != nil {
-			n.cfg.Logger.Info("data-transfer did not stop in order", "error", err) // nothing depends on it
-		}
+		n.stopTransfers()
 	}
 	n.host.Release()
 	errs = append(errs, n.state.close())
 	return errors.Join(errs...)
+}
+
+// stopTransfers stops data-transfer, or leaves it behind if that takes too long:
+// it does not always keep to its context.
+func (n *Node) stopTransfers() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- n.raw.Stop(ctx) }()
+	select {
+	case err := <-stopped:
+		if err != nil { // nothing depends on it: requests that graphsync has forgotten
+			n.cfg.Logger.Debug("data-transfer stopped", "error", err)
+		}
+	case <-ctx.Done():
+		n.cfg.Logger.Warn("data-transfer did not stop in time")
+	}
 }
 
 // stateStore is data-transfer's datastore and what is under it.
