@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"os"
 
@@ -25,5 +26,37 @@ func quiet() {
 
 // logger is the logger of one part, whose level GOLOG_LOG_LEVEL=name=level sets.
 func logger(name string) *slog.Logger {
-	return slog.New(golog.SlogHandler()).With("logger", name)
+	return slog.New(errorTexts{golog.SlogHandler()}).With("logger", name)
+}
+
+// errorTexts writes errors as their text. go-log would write them as objects,
+// which have no fields to show.
+type errorTexts struct{ slog.Handler }
+
+func (h errorTexts) Handle(ctx context.Context, r slog.Record) error {
+	out := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
+	r.Attrs(func(a slog.Attr) bool {
+		out.AddAttrs(errorText(a))
+		return true
+	})
+	return h.Handler.Handle(ctx, out)
+}
+
+func (h errorTexts) WithAttrs(attrs []slog.Attr) slog.Handler {
+	texts := make([]slog.Attr, len(attrs))
+	for i, a := range attrs {
+		texts[i] = errorText(a)
+	}
+	return errorTexts{h.Handler.WithAttrs(texts)}
+}
+
+func (h errorTexts) WithGroup(name string) slog.Handler {
+	return errorTexts{h.Handler.WithGroup(name)}
+}
+
+func errorText(a slog.Attr) slog.Attr {
+	if err, ok := a.Value.Any().(error); ok {
+		return slog.String(a.Key, err.Error())
+	}
+	return a
 }
