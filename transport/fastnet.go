@@ -15,9 +15,9 @@ import (
 // NetworkConfig configures NewNetwork. The zero value is ready.
 type NetworkConfig struct {
 	// MaxMessageSize is the largest message read or written, in bytes. A
-	// larger one is refused: by the reader with a reset of the stream, by the
-	// writer with ErrMessageLimit before a byte leaves. Default 4 MiB, what
-	// the stock network reads.
+	// larger one makes the reader reset the stream. The writer sends it as
+	// several, or refuses with ErrMessageLimit what one block or extension
+	// makes too large. Default 4 MiB, what the stock network reads.
 	MaxMessageSize int
 
 	// ReadAhead is how many messages of one stream are read and hashed while

@@ -1,9 +1,12 @@
 package transport
 
 import (
+	"crypto/sha256"
+	"io"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"golang.org/x/sys/unix"
 )
 
@@ -59,4 +62,49 @@ func cpuTime(tb testing.TB) time.Duration {
 		tb.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkStream is the floor: the same bytes over a bare libp2p stream,
+// hashed at the receiver, one block at a time into one buffer.
+func BenchmarkStream(b *testing.B) {
+	const total, block = 256 << 20, 256 << 10
+	data := make([]byte, block)
+	b.SetBytes(total)
+	var cpu time.Duration
+	for range b.N {
+		b.StopTimer()
+		from, to := newTestHost(b), newTestHost(b)
+		introduce(from, to)
+		done := make(chan error, 1)
+		to.SetStreamHandler("/bench", func(s network.Stream) {
+			buf := make([]byte, block)
+			for {
+				if _, err := io.ReadFull(s, buf); err != nil {
+					done <- err
+					return
+				}
+				sha256.Sum256(buf)
+			}
+		})
+		s, err := from.NewStream(testContext(b, time.Minute), to.ID(), "/bench")
+		if err != nil {
+			b.Fatal(err)
+		}
+		before := cpuTime(b)
+		b.StartTimer()
+		for range total / block {
+			if _, err := s.Write(data); err != nil {
+				b.Fatal(err)
+			}
+		}
+		_ = s.CloseWrite()
+		if err := <-done; err != io.EOF {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		cpu += cpuTime(b) - before
+		_ = from.Close()
+		_ = to.Close()
+	}
+	b.ReportMetric(float64(cpu.Milliseconds())/float64(b.N), "cpu-ms/op")
 }

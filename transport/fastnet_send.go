@@ -3,6 +3,7 @@ package transport
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -66,9 +67,10 @@ type fastSender struct {
 func (f *fastSender) Close() error { return f.s.Close() }
 func (f *fastSender) Reset() error { return f.s.Reset() }
 
-// SendMsg returns when the stream has taken all of m. It fails if the stream
-// takes nothing for the send timeout, or when ctx ends. After an error the
-// stream is of no use and must be reset.
+// SendMsg returns when the stream has taken all of m, as several messages if
+// it is too large for one. It fails if the stream takes nothing for the send
+// timeout, or when ctx ends. After an error the stream is of no use and must
+// be reset.
 func (f *fastSender) SendMsg(ctx context.Context, m gsmsg.GraphSyncMessage) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -80,16 +82,33 @@ func (f *fastSender) SendMsg(ctx context.Context, m gsmsg.GraphSyncMessage) (err
 	}
 	out := outbounds.Get().(*outbound)
 	defer outbounds.Put(out)
+	stop := context.AfterFunc(ctx, func() { _ = f.s.Reset() })
+	defer stop()
+	err = f.send(out, m)
+	if !errors.Is(err, ErrMessageLimit) {
+		return err
+	}
+	parts := splitMessage(m, f.net.cfg.MaxMessageSize/2)
+	if len(parts) < 2 {
+		return err
+	}
+	for _, part := range parts {
+		if err := f.send(out, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send writes m, or nothing and ErrMessageLimit if m is too large.
+func (f *fastSender) send(out *outbound, m gsmsg.GraphSyncMessage) error {
 	blks := m.Blocks()
 	if _, err := out.enc.encode(m, blks, f.net.cfg.MaxMessageSize); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = f.s.Reset() })
-	defer stop()
-	w := &progressWriter{s: f.s, stall: f.stall}
-	out.buf.Reset(w)
+	out.buf.Reset(&progressWriter{s: f.s, stall: f.stall})
 	defer out.buf.Reset(nil)
-	err = out.enc.write(out.buf, blks)
+	err := out.enc.write(out.buf, blks)
 	if err == nil {
 		err = out.buf.Flush()
 	}
