@@ -48,6 +48,9 @@ func (e *CreditError) Is(target error) bool {
 	return target == ErrCreditExceeded || target == ErrNoCredit && e.Line.IsZero()
 }
 
+// Unwrap returns the refusal that crosses the wire.
+func (e *CreditError) Unwrap() error { return voucher.RefusedCredit }
+
 // TillConfig configures a Till. The zero value is fine.
 type TillConfig struct {
 	// DefaultCredit is how much a payer without a line of its own may owe. Keys

@@ -119,7 +119,8 @@ func (d *clientDeal) run(ctx context.Context) {
 			d.look(ctx)
 		}
 	}
-	d.hangUp(d.deal.Phase == Failed)
+	var refusal *ProviderError
+	d.hangUp(d.deal.Phase == Failed && !errors.As(d.err, &refusal)) // one who refused knows
 	d.keep(context.WithoutCancel(ctx), true)
 }
 
@@ -213,6 +214,7 @@ func (d *clientDeal) pay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.c.log.Debug("pay", "id", d.id, "durable", d.deal.Account.Moved, "seen", d.seen, "limit", d.deal.Account.Limit(), "amount", signed)
 	d.parked, d.payAll, d.asked = "", false, false
 	d.rec.Payments++
 	d.deal = d.deal.step(paid{signed})

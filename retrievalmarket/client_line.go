@@ -92,6 +92,7 @@ func (d *clientDeal) channelEvent(n channelNote) {
 	case noteAccepted:
 		d.deal = d.deal.step(accepted{})
 		d.progress = time.Now()
+		d.courier.again() // the last payment may have been lost with the last channel
 	case noteStopped:
 		d.standsStill()
 	case noteResumed:
@@ -123,6 +124,7 @@ func (d *clientDeal) standsStill() {
 	d.line.still = true
 	first := !d.line.stopped && (d.line.seq > 1 || d.seen < revalidator.Boundary(d.deal.Account.Terms, 2))
 	d.line.stopped = true
+	d.c.log.Debug("stands still", "id", d.id, "seen", d.seen, "limit", d.deal.Account.Limit(), "counts", !first)
 	if !first {
 		d.rec.Stalls++
 	}

@@ -56,6 +56,13 @@ func (c *courier) send(f payFrame) {
 	c.kick()
 }
 
+// keep remembers a payment of an earlier run, for again.
+func (c *courier) keep(f payFrame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = &f
+}
+
 // again sends the last payment once more.
 func (c *courier) again() {
 	c.mu.Lock()

@@ -24,6 +24,10 @@ const (
 	// tellTimeout bounds one message to the client over data-transfer. Payments
 	// of the deal wait meanwhile.
 	tellTimeout = 5 * time.Second
+	// acceptanceLead is how far behind the blocks of a short deal its last word
+	// is sent. The acceptance travels with the blocks, the last word on a stream of
+	// its own, and an older client that gets it first waits for ever.
+	acceptanceLead = 50 * time.Millisecond
 )
 
 // providerDeal is one live deal of a Provider and its goroutine.
@@ -346,6 +350,12 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 	d.publish(event)
 	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
 		return
+	}
+	if !d.streaming && time.Since(d.rec.Created) < time.Second {
+		select {
+		case <-time.After(acceptanceLead):
+		case <-ctx.Done():
+		}
 	}
 	reply := &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, Message: d.deal.Message}
 	var err error

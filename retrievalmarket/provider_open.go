@@ -70,7 +70,7 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 	d.piece = piece
 	d.deal = Deal{Phase: Moving, Ready: !piece.Sealed, Account: revalidator.Account{Terms: proposal.Params.Terms(), Credit: p.cfg.Credit}}
 	grant := validation.Grant{Verdict: d.deal.verdict()}
-	d.told, d.view.chid, d.view.attached, d.view.account = grant, chid, true, d.deal.Account
+	d.told, d.asked, d.view.chid, d.view.attached, d.view.account = grant, d.askedFirst(), chid, true, d.deal.Account
 	d.publishView()
 	p.live[key], p.byChan[chid] = d, d
 	ctx := p.ctx
@@ -164,6 +164,7 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 	}
 	old := v.chid
 	v.sentBefore, v.sent = v.sentBefore.Add(v.sent), 0
+	v.started, v.restarted, v.offset, v.queued = false, false, 0, 0
 	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict()}
 	began := v.baseKnown || v.account.Moved > 0
 	switch stopped := v.account.Moved >= grant.Verdict.Limit; {

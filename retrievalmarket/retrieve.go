@@ -181,6 +181,7 @@ func (d *clientDeal) refit(ctx context.Context, r Request) error {
 				if last, err := voucher.AmountFromBig(v.Amount.Int); err == nil {
 					d.deal = d.deal.step(paid{last})
 				}
+				d.courier.keep(payFrame{id: d.id, payment: &voucher.DealPayment{ID: d.id, PaymentChannel: d.channel, PaymentVoucher: v}})
 			}
 		}
 	}
