@@ -14,8 +14,8 @@ var ErrBadName = errors.New("not a file name")
 // checkName returns ErrBadName unless name names one entry of a directory, here
 // and on other systems.
 func checkName(name string) error {
-	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") ||
-		strings.ContainsRune(name, filepath.Separator) || !filepath.IsLocal(name) {
+	// IsLocal refuses "" and "..", and the device names of Windows.
+	if name == "." || strings.ContainsAny(name, "/\x00") || strings.ContainsRune(name, filepath.Separator) || !filepath.IsLocal(name) {
 		return fmt.Errorf("entry %q: %w", name, ErrBadName)
 	}
 	return nil
