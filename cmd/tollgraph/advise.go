@@ -22,14 +22,22 @@ func (a *app) advise(ctx context.Context, err error) error {
 		return &exitError{exitInterrupted, fmt.Errorf("interrupted; what arrived is kept and paid for; to go on:\n  %s", a.again(nil))}
 	case errors.Is(err, market.ErrSuspended):
 		return &exitError{exitCode(err), fmt.Errorf("%w; what arrived is kept and paid for; to go on:\n  %s", err, a.again(nil))}
+	case errors.Is(err, market.ErrNotFound):
+		return fmt.Errorf("%w; check the CID, or name another provider; nothing was fetched or paid", err)
 	case errors.Is(err, market.ErrPrice):
 		return fmt.Errorf("%w; allow it with a higher --max-price", err)
 	case errors.Is(err, market.ErrBudget):
 		return fmt.Errorf("%w; allow it with a larger --budget", err)
 	case errors.Is(err, market.ErrUnreachable):
-		return fmt.Errorf("%w; check --provider, and that tollgraph serve runs there", err)
+		return adviseUnreachable(err)
 	}
 	return err
+}
+
+// adviseUnreachable brings libp2p's list of what it tried into one line.
+func adviseUnreachable(err error) error {
+	tried := strings.Join(strings.Fields(err.Error()), " ")
+	return &exitError{exitFailed, fmt.Errorf("%s; check --provider, and that tollgraph serve runs there", tried)}
 }
 
 // adviseParked says how much is missing. If the budget is not what is short,

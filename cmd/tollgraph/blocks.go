@@ -23,10 +23,7 @@ type blocks struct {
 }
 
 // arrival is what was added to a root's CAR by this process.
-type arrival struct {
-	blocks, bytes uint64
-	before        uint64 // bytes that were there when it was first opened
-}
+type arrival struct{ blocks, bytes uint64 }
 
 // path is where the blocks of root are.
 func (b *blocks) path(root cid.Cid) string { return filepath.Join(b.dir, root.String()+".car") }
@@ -54,10 +51,7 @@ func (b *blocks) add(root cid.Cid, a arrival) {
 	if b.arrived == nil {
 		b.arrived = make(map[cid.Cid]arrival)
 	}
-	sum, known := b.arrived[root]
-	if !known {
-		sum.before = a.before
-	}
+	sum := b.arrived[root]
 	sum.blocks += a.blocks
 	sum.bytes += a.bytes
 	b.arrived[root] = sum
@@ -81,7 +75,7 @@ func (p *countedPartial) LinkSystem() ipld.LinkSystem {
 
 func (p *countedPartial) Close() error {
 	p.once.Do(func() {
-		p.owner.add(p.Root(), arrival{blocks: p.Blocks() - p.blocks, bytes: p.Written() - p.bytes, before: p.bytes})
+		p.owner.add(p.Root(), arrival{blocks: p.Blocks() - p.blocks, bytes: p.Written() - p.bytes})
 	})
 	return p.Partial.Close()
 }

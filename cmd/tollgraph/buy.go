@@ -61,10 +61,15 @@ func (a *app) buy(ctx context.Context, b *buyer, p purchase) (receipt, error) {
 	if err != nil {
 		return receipt{}, cause(ctx, err)
 	}
-	if err := p.output.write(ctx, b.blocks.path(p.root), p.selection, a.out); err != nil {
+	count, err := p.output.write(ctx, b.blocks.path(p.root), p.selection, a.out)
+	if err != nil {
 		return receipt{}, fmt.Errorf("everything is here and paid, but not written out: %w", cause(ctx, err))
 	}
-	return newReceipt(p, state, b.blocks.of(p.root), took), nil
+	arrived := b.blocks.of(p.root)
+	if uint64(state.TotalReceived) == count.Bytes {
+		arrived.blocks = count.Blocks // also those that came in an earlier run, and empty ones
+	}
+	return newReceipt(p, state, arrived, took), nil
 }
 
 // cause is why ctx ended, if it did and err is only that.

@@ -40,7 +40,7 @@ func selectionFlags() []cli.Flag {
 	return []cli.Flag{
 		text("provider", "", "`MULTIADDR` of the provider, with /p2p/ID at its end"),
 		&cli.StringFlag{Name: "entity-bytes", Usage: "only bytes `FROM:TO` of the file, both included; * is the end, negative counts from the end"},
-		&cli.StringFlag{Name: "dag-scope", Value: "all", Usage: "how much of the target: all, entity or block"},
+		&cli.StringFlag{Name: "dag-scope", Value: "all", Usage: "how much of the target, a `SCOPE`: all, entity or block"},
 		&cli.StringFlag{Name: "selector", Usage: "an IPLD selector as DAG-`JSON`, instead of path and scope; its output is a CAR"},
 	}
 }

@@ -57,17 +57,25 @@ func (o output) check() error {
 	return err
 }
 
-// write writes s out of the CAR of blocks at from. Every block is hashed as it
-// is read.
-func (o output) write(ctx context.Context, from string, s selection, stdout io.Writer) (err error) {
+// write writes s out of the CAR of blocks at from, every block of which is
+// hashed as it is read, and returns what the selection comes to.
+func (o output) write(ctx context.Context, from string, s selection, stdout io.Writer) (count selectors.Count, err error) {
 	held, err := piece.OpenPartial(from, s.root)
 	if err != nil {
-		return err
+		return count, err
 	}
 	defer func() { err = errors.Join(err, held.Close()) }()
 	ls := held.LinkSystem()
 	selectors.AddReifiers(&ls)
+	if count, err = selectors.Measure(ctx, ls, s.root, s.selector, 0); err != nil {
+		return count, err
+	}
 	ls.TrustedStorage = false
+	return count, o.export(ctx, ls, s, stdout)
+}
+
+// export writes s out of ls.
+func (o output) export(ctx context.Context, ls ipld.LinkSystem, s selection, stdout io.Writer) error {
 	if o.path == "-" {
 		return o.stream(ctx, ls, s, stdout)
 	}

@@ -124,7 +124,7 @@ func ask(ctx context.Context, dir string, s selection, from market.RetrievalPeer
 	defer func() { err = errors.Join(err, stop()) }()
 	resp, err := client.Query(ctx, from, s.root, market.QueryParams{Selector: s.selector})
 	if errors.Is(err, market.ErrUnreachable) {
-		return answer{}, fmt.Errorf("%w; check --provider, and that tollgraph serve runs there", err)
+		return answer{}, adviseUnreachable(err)
 	}
 	if err != nil {
 		return answer{}, err

@@ -1,0 +1,50 @@
+# Everything here needs Go 1.26 and nothing else.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 10s
+BIN      := build/tollgraph
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test check bench vuln clean fuzz
+
+## build: the one static binary, build/tollgraph
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./cmd/tollgraph
+
+## demo: the whole market in one process: serve, sell twice, verify, print receipts
+demo: build
+	$(BIN) demo
+
+## test: every test, with the race detector
+test:
+	$(GO) test -race -timeout 14m ./...
+
+## check: format, vet, staticcheck, tidiness, import rules, a short run of every fuzz target
+check:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$unformatted" ]; then echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+	$(GO) test -count=1 -run '^(TestImports|TestRevalidatorIsPure|TestNoDrawers)$$' ./integration
+	$(MAKE) --no-print-directory fuzz
+
+## fuzz: FUZZTIME of every fuzz target
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+## bench: every benchmark
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+## vuln: known vulnerabilities; needs the database of vuln.go.dev
+vuln:
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
+
+clean:
+	rm -rf build
