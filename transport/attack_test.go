@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	selectorparse "github.com/ipld/go-ipld-prime/traversal/selector/parse"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -36,6 +38,10 @@ type attacker struct {
 	net    gsnet.GraphSyncNetwork
 	to     peer.ID
 	sender gsnet.MessageSender // one stream: in order
+
+	hold    chan struct{} // if not nil, nothing is read after the first message until it is closed
+	holding chan struct{} // closed at the first message
+	once    sync.Once
 
 	mu     sync.Mutex
 	bytes  map[graphsync.RequestID]uint64 // all block bytes of messages that name the request
@@ -49,16 +55,25 @@ func newAttacker(t testing.TB, victim host.Host) *attacker {
 	h := nodeHost(t)
 	a := &attacker{
 		host: h, net: gsnet.NewFromLibp2pHost(h), to: victim.ID(),
-		bytes:  make(map[graphsync.RequestID]uint64),
-		status: make(map[graphsync.RequestID]graphsync.ResponseStatusCode),
-		more:   make(chan struct{}),
+		bytes:   make(map[graphsync.RequestID]uint64),
+		status:  make(map[graphsync.RequestID]graphsync.ResponseStatusCode),
+		more:    make(chan struct{}),
+		holding: make(chan struct{}),
 	}
 	a.net.SetDelegate(a)
+	h.SetStreamHandler(datatransfer.ProtocolDataTransfer1_2, func(s network.Stream) {
+		_, _ = io.Copy(io.Discard, s) // or the provider tries for seconds to say that it is done
+		_ = s.Close()
+	})
 	connect(t, h, victim)
 	return a
 }
 
 func (a *attacker) ReceiveMessage(_ context.Context, _ peer.ID, m gsmsg.GraphSyncMessage) {
+	if a.hold != nil {
+		a.once.Do(func() { close(a.holding) })
+		<-a.hold
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var n uint64
@@ -111,7 +126,25 @@ func (a *attacker) outcome(ctx context.Context, id graphsync.RequestID) (graphsy
 	}
 }
 
-// message returns an extension with a data-transfer message.
+// outcomeOrPause is like outcome but takes a pause for one.
+func (a *attacker) outcomeOrPause(ctx context.Context, id graphsync.RequestID) (graphsync.ResponseStatusCode, uint64) {
+	for {
+		a.mu.Lock()
+		s, has := a.status[id]
+		n, more := a.bytes[id], a.more
+		a.mu.Unlock()
+		if has && (s.IsTerminal() || s == graphsync.RequestPaused) {
+			return s, n
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return s, n
+		}
+	}
+}
+
+// dtExt returns an extension with a data-transfer message.
 func dtExt(t testing.TB, m datatransfer.Message) graphsync.ExtensionData {
 	t.Helper()
 	es, err := extension.ToExtensionData(m, []graphsync.ExtensionName{extension.ExtensionDataTransfer1_1})
