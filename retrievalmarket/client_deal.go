@@ -51,6 +51,7 @@ type clientDeal struct {
 	progress time.Time // when anything last moved
 	seen     Bytes     // arrived in this deal, durable or not
 	acked    Amount    // what the provider said it has
+	ackLimit Bytes     // and how far it may send
 	asked    bool      // the provider asked for money
 	payAll   bool      // it stands still and nothing more comes: pay for all that is held
 	parked   string    // why no payment can be made

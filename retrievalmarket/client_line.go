@@ -57,7 +57,7 @@ func (d *clientDeal) opened(n openedNote) {
 
 // acknowledged takes in the provider's answer to a payment.
 func (d *clientDeal) acknowledged(n ackNote) {
-	d.acked = d.acked.Max(n.ack.paid)
+	d.acked, d.ackLimit = d.acked.Max(n.ack.paid), max(d.ackLimit, n.ack.limit)
 	if n.ack.refused == 0 {
 		d.progress = time.Now()
 		return
@@ -103,8 +103,8 @@ func (d *clientDeal) channelEvent(n channelNote) {
 			d.deal = d.deal.step(ended{d.deal.Account.Moved})
 			d.progress = time.Now()
 		}
-	case noteClosed:
-		if d.deal.settled() {
+	case noteClosed: // a provider with a payment stream says so there, when it has booked everything
+		if d.deal.settled() && (d.courier.vouchers() || d.deal.Account.Paid.IsZero()) {
 			d.deal = d.deal.step(closed{})
 		}
 		d.line.open = false
@@ -122,6 +122,9 @@ func (d *clientDeal) standsStill() {
 		return
 	}
 	d.line.still = true
+	if total := Bytes(d.rec.Expected); total != 0 && d.ackLimit >= total {
+		return // it may send everything: it has, and waits for the last word
+	}
 	first := !d.line.stopped && (d.line.seq > 1 || d.seen < revalidator.Boundary(d.deal.Account.Terms, 2))
 	d.line.stopped = true
 	d.c.log.Debug("stands still", "id", d.id, "seen", d.seen, "limit", d.deal.Account.Limit(), "counts", !first)
@@ -156,7 +159,7 @@ func (d *clientDeal) reply(n channelNote) {
 			d.refused(code, detail)
 		}
 	case voucher.DealStatusCompleted:
-		if d.count(); d.deal.settled() {
+		if d.count(); d.deal.settled() && d.courier.vouchers() {
 			d.deal = d.deal.step(closed{})
 		}
 	default:

@@ -269,6 +269,7 @@ func (d *providerDeal) grant() validation.Grant {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	g := validation.Grant{Verdict: d.deal.verdict()}
+	g.Verdict.Settle = g.Verdict.Settle || d.streaming && !d.done // the client's word closes the deal
 	v := d.view
 	switch {
 	case v.started || v.restarted:

@@ -329,7 +329,7 @@ func atRisk(r Request, terms voucher.Terms, budget Amount) Bytes {
 // newPurse is how far the deal goes with its money.
 func (d *clientDeal) newPurse() revalidator.Purse {
 	risk := Bytes(d.rec.AtRisk)
-	return revalidator.Purse{Budget: d.rec.Budget, AtRisk: risk, Window: risk / 4 * 3, Expected: Bytes(d.rec.Expected)}
+	return revalidator.Purse{Budget: d.rec.Budget, AtRisk: risk, Window: risk / 8 * 7, Expected: Bytes(d.rec.Expected)}
 }
 
 // start runs the deal's goroutine.

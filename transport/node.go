@@ -50,7 +50,8 @@ type Config struct {
 	MaxInProgressPerPeer uint64
 
 	// MemoryPerPeer is how many bytes are queued for one peer beyond what the
-	// operating system and libp2p hold. Default 16 MiB.
+	// operating system and libp2p hold. It is also how far a provider runs ahead
+	// of its client, whom that costs risk when it pays ahead. Default 8 MiB.
 	MemoryPerPeer uint64
 
 	// Memory is how many bytes are queued for all peers. At that point all wait, so
@@ -71,6 +72,9 @@ type Config struct {
 	// was finished when the node started counts from then. Default 24 h.
 	KeepFinished time.Duration
 
+	// Quiet says how much progress is gathered before data-transfer hears of it.
+	Quiet QuietConfig
+
 	// Guard and NetworkGuard set the limits of the two guards. Window, Network,
 	// Connected, ClosePeer and Logger are filled in by the node if not set.
 	Guard        GuardConfig
@@ -88,7 +92,7 @@ func (c Config) fill() (Config, error) {
 	}
 	c.MaxInProgress = orDefault(c.MaxInProgress, 200)
 	c.MaxInProgressPerPeer = orDefault(c.MaxInProgressPerPeer, 20)
-	c.MemoryPerPeer = orDefault(c.MemoryPerPeer, 16<<20)
+	c.MemoryPerPeer = orDefault(c.MemoryPerPeer, 8<<20)
 	c.Memory = orDefault(c.Memory, 1<<30)
 	c.MaxLinks = orDefault(c.MaxLinks, 32<<20)
 	c.SendTimeout = orDefault(c.SendTimeout, 20*time.Second)
@@ -126,6 +130,7 @@ type Node struct {
 	host      *GuardedHost
 	network   *GuardedNetwork
 	transport *guardedTransport
+	quiet     *Quiet
 	messages  *guardedTransferNet
 	raw       datatransfer.Manager // unguarded; for Stop
 	manager   datatransfer.Manager
@@ -145,7 +150,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg}
+	n := &Node{cfg: cfg, quiet: NewQuiet(cfg.Quiet)}
 	if n.state, err = openState(ctx, cfg.StateDir); err != nil {
 		return nil, err
 	}
@@ -199,7 +204,7 @@ func (n *Node) startTransfers(ctx context.Context) error {
 		dtnet.RetryParameters(time.Second, 5*time.Second, 3, 2),
 		dtnet.SendMessageParameters(5*time.Second, 5*time.Second))
 	n.messages = newTransferNet(net, TransferGuard{Logger: n.cfg.Logger})
-	m, err := dtimpl.NewDataTransfer(n.state.store, n.messages, n.transport)
+	m, err := dtimpl.NewDataTransfer(n.state.store, n.messages, n.quiet.Transport(n.transport))
 	if err != nil {
 		return fmt.Errorf("data-transfer: %w", err)
 	}
@@ -208,7 +213,7 @@ func (n *Node) startTransfers(ctx context.Context) error {
 	if err := m.Start(ctx); err != nil {
 		return fmt.Errorf("start data-transfer: %w", err)
 	}
-	n.raw, n.manager = m, WrapManager(m)
+	n.raw, n.manager = m, n.quiet.Manager(WrapManager(m))
 	select {
 	case err := <-ready:
 		if err != nil {
@@ -256,6 +261,7 @@ func (n *Node) shut() error {
 	if !quiet {
 		n.cfg.Logger.Warn("stopping while data-transfer is at work: a message takes long to be sent")
 	}
+	n.quiet.Close()
 	n.stopGS()
 	errs := []error{n.Meter.Close()}
 	if n.gc != nil {
