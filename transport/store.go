@@ -62,6 +62,8 @@ func graphsyncTransport(t datatransfer.Transport) (*dtgs.Transport, error) {
 		return t, nil
 	case *guardedTransport:
 		return t.Transport, nil
+	case *quietTransport:
+		return graphsyncTransport(t.PauseableTransport)
 	}
 	return nil, fmt.Errorf("%T is not a graphsync transport: %w", t, datatransfer.ErrUnsupported)
 }

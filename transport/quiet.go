@@ -1,0 +1,316 @@
+package transport
+
+import (
+	"sync"
+	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipld/go-ipld-prime"
+)
+
+// QuietConfig says how much progress a Quiet gathers before data-transfer hears
+// of it. Whichever comes first counts.
+type QuietConfig struct {
+	// Bytes of blocks. Default 4 MiB; 1 passes on every block.
+	Bytes uint64
+
+	// Blocks is how many blocks. Default 8192.
+	Blocks int
+
+	// Delay is how old progress may become, measured when a block comes or
+	// after Idle. Default 200 ms.
+	Delay time.Duration
+
+	// Idle is how long no block has come. Default 20 ms.
+	Idle time.Duration
+}
+
+func (c QuietConfig) withDefaults() QuietConfig {
+	c.Bytes = orDefault(c.Bytes, 4<<20)
+	c.Blocks = orDefault(c.Blocks, 8192)
+	c.Delay = orDefault(c.Delay, 200*time.Millisecond)
+	c.Idle = orDefault(c.Idle, 20*time.Millisecond)
+	return c
+}
+
+// Quiet sums up the progress of channels, so that data-transfer hears of it
+// rarely. data-transfer fires two events for each block that is queued, sent or
+// received, and for every event it decodes and encodes the whole record of the
+// channel and tells every subscriber.
+//
+// What data-transfer decides and records is the same as without it: a block that
+// reaches the DataLimit of its channel is passed on at once, with all before it,
+// and the answer goes to that block; and everything gathered is passed on before
+// anything else is said of the channel. A Quiet needs to hear of limits before
+// data-transfer acts on them, so both Transport and Manager must be wrapped, and
+// nothing may change a channel behind the manager's back. A limit that it does
+// not know makes it pass on every block.
+//
+// It may be used concurrently. Close it before the manager is stopped.
+type Quiet struct {
+	cfg    QuietConfig
+	events *quietEvents // set once, before the first block
+
+	mu       sync.Mutex // guards the fields below
+	closed   bool
+	channels map[datatransfer.ChannelID]*quietChannel
+
+	timers sync.WaitGroup // timers that run or will
+}
+
+// NewQuiet returns a Quiet for one data-transfer manager.
+func NewQuiet(cfg QuietConfig) *Quiet {
+	return &Quiet{cfg: cfg.withDefaults(), channels: make(map[datatransfer.ChannelID]*quietChannel)}
+}
+
+// channel returns what is known of a channel, making it if need be.
+func (q *Quiet) channel(chid datatransfer.ChannelID) *quietChannel {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.channels[chid]
+	if c == nil {
+		c = &quietChannel{q: q, chid: chid}
+		for k := range c.tallies {
+			c.tallies[k].c, c.tallies[k].kind, c.tallies[k].loud = c, tallyKind(k), q.closed
+		}
+		q.channels[chid] = c
+	}
+	return c
+}
+
+// known returns a channel, nil if nothing is known of it.
+func (q *Quiet) known(chid datatransfer.ChannelID) *quietChannel {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.channels[chid]
+}
+
+// flush passes on what a channel has gathered. It must not be called by a
+// channel's state machine, which it may wait for.
+func (q *Quiet) flush(chid datatransfer.ChannelID) {
+	if c := q.known(chid); c != nil {
+		c.flush()
+	}
+}
+
+// Flush passes on everything gathered.
+func (q *Quiet) Flush() {
+	q.mu.Lock()
+	all := make([]*quietChannel, 0, len(q.channels))
+	for _, c := range q.channels {
+		all = append(all, c)
+	}
+	q.mu.Unlock()
+	for _, c := range all {
+		c.flush()
+	}
+}
+
+// forget drops a channel that is over. What it has gathered is lost: nothing
+// that happens to it counts any more.
+func (q *Quiet) forget(chid datatransfer.ChannelID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if c := q.channels[chid]; c != nil {
+		c.over.Store(true)
+		delete(q.channels, chid)
+	}
+}
+
+// Close passes on everything gathered; from then on every block is passed on as
+// it comes. It waits for its timers.
+func (q *Quiet) Close() {
+	q.mu.Lock()
+	q.closed = true
+	all := make([]*quietChannel, 0, len(q.channels))
+	for _, c := range q.channels {
+		all = append(all, c)
+	}
+	q.mu.Unlock()
+	for _, c := range all {
+		for k := range c.tallies {
+			c.tallies[k].close()
+		}
+	}
+	q.timers.Wait()
+}
+
+// tallyKind is one of the three things that happen to a block.
+type tallyKind int
+
+const (
+	tallyQueued tallyKind = iota
+	tallySent
+	tallyReceived
+)
+
+// A tally is what has been gathered of one kind for one channel.
+type tally struct {
+	c    *quietChannel
+	kind tallyKind
+
+	mu    sync.Mutex // guards the fields below; held while data-transfer is told
+	known bool       // high and total are as data-transfer has them
+	loud  bool       // gather nothing
+	begun bool       // the first block has been passed on
+	high  int64      // highest index that counted
+	total uint64     // bytes that counted, those gathered included
+
+	bytes  uint64 // gathered
+	blocks int
+	link   ipld.Link // the last that counted
+	again  int64     // highest index of a block that did not count, 0 if none
+	where  ipld.Link // its link
+	since  time.Time // when the first was gathered
+	last   time.Time // and the last
+
+	timer *time.Timer
+	armed bool // timer will run
+	held  answer
+}
+
+// answer is what data-transfer says to progress.
+type answer struct {
+	msg datatransfer.Message
+	err error
+}
+
+// none says that there is nothing to do about it.
+func (a answer) none() bool { return a.err == nil && a.msg == nil }
+
+// or returns a, or b if a says nothing.
+func (a answer) or(b answer) answer {
+	if a.none() {
+		return b
+	}
+	return a
+}
+
+// add counts a block and returns data-transfer's answer, or none if the block
+// was only gathered.
+func (t *tally) add(link ipld.Link, size uint64, index int64, unique bool) answer {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	limit, known := uint64(0), false
+	if !t.loud && !t.c.over.Load() {
+		limit, known = t.c.limits(t)
+	}
+	if !known {
+		return t.pass(link, size, index, unique)
+	}
+	if unique && index > t.high {
+		t.high, t.link = index, link
+		t.total += size
+		t.bytes += size
+	} else if index > t.again {
+		t.again, t.where = index, link
+	}
+	now := time.Now()
+	if t.blocks++; t.blocks == 1 {
+		t.since = now
+	}
+	t.last = now
+	cfg := t.c.q.cfg
+	full := t.bytes >= cfg.Bytes || t.blocks >= cfg.Blocks || now.Sub(t.since) >= cfg.Delay
+	if full || !t.begun || t.kind != tallySent && limit != 0 && t.total >= limit || !t.held.none() {
+		t.begun = true
+		return t.flush()
+	}
+	t.arm()
+	return answer{}
+}
+
+// pass tells of what was gathered and then of one block by itself.
+func (t *tally) pass(link ipld.Link, size uint64, index int64, unique bool) answer {
+	before := t.flush()
+	if t.known && unique && index > t.high {
+		t.high = index
+		t.total += size
+	}
+	a := t.tell(link, size, index, unique)
+	return a.or(before)
+}
+
+// flush tells data-transfer of what was gathered, as one block with the highest
+// index and the size of all. It is called with mu held.
+func (t *tally) flush() answer {
+	a := t.held
+	t.held = answer{}
+	if t.blocks == 0 {
+		return a
+	}
+	bytes, link, again, where := t.bytes, t.link, t.again, t.where
+	t.bytes, t.blocks, t.link, t.again, t.where = 0, 0, nil, 0, nil
+	if link != nil {
+		a = t.tell(link, bytes, t.high, true).or(a)
+	}
+	if where != nil && (link == nil || again > t.high) {
+		a = t.tell(where, 0, again, false).or(a)
+	}
+	return a
+}
+
+// tell tells data-transfer of one block, or of a sum.
+func (t *tally) tell(link ipld.Link, size uint64, index int64, unique bool) answer {
+	e, chid := t.c.q.events.EventsHandler, t.c.chid
+	switch t.kind {
+	case tallyQueued:
+		msg, err := e.OnDataQueued(chid, link, size, index, unique)
+		return answer{msg, err}
+	case tallySent:
+		return answer{err: e.OnDataSent(chid, link, size, index, unique)}
+	default:
+		return answer{err: e.OnDataReceived(chid, link, size, index, unique)}
+	}
+}
+
+// flushNow is flush outside of a block. An answer that matters waits for the
+// next one: there is nothing else to give it to.
+func (t *tally) flushNow() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.held = t.flush()
+}
+
+// arm sees to it that what was gathered does not stay. It is called with mu held.
+func (t *tally) arm() {
+	if t.armed {
+		return
+	}
+	t.armed = true
+	t.c.q.timers.Add(1)
+	if t.timer == nil {
+		t.timer = time.AfterFunc(t.c.q.cfg.Idle, t.ring)
+		return
+	}
+	t.timer.Reset(t.c.q.cfg.Idle)
+}
+
+// ring passes on what is old, or what no block follows.
+func (t *tally) ring() {
+	defer t.c.q.timers.Done()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.armed = false
+	if t.blocks == 0 || t.c.over.Load() || t.loud {
+		return
+	}
+	now := time.Now()
+	if now.Sub(t.last) >= t.c.q.cfg.Idle || now.Sub(t.since) >= t.c.q.cfg.Delay {
+		t.held = t.flush()
+		return
+	}
+	t.arm()
+}
+
+// close passes on what is left and ends the gathering.
+func (t *tally) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.loud = true
+	if t.armed && t.timer.Stop() {
+		t.armed = false
+		t.c.q.timers.Done()
+	}
+	t.held = t.flush()
+}
