@@ -1,0 +1,134 @@
+package retrievalmarket
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/filecoin-project/go-address"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+func testDB(t *testing.T, path string) *sql.DB {
+	t.Helper()
+	db, err := OpenDatabase(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := migrate(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+func testRecord(t *testing.T, id uint64) record {
+	t.Helper()
+	root := cid.MustParse("bafkreifzjut3te7nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e")
+	b, err := encodeProposal(voucher.DealProposal{PayloadCID: root, ID: voucher.DealID(id), Params: voucher.Params{PricePerByte: 3, PaymentInterval: 10}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record{V: recordVersion, Peer: "12D3KooWGC4oVLWz5Zr8y1dP2q2nyDDrVJfcmoVXfDHhyzVZJ8mE", ID: id, Proposal: b, Phase: Moving, Moved: 7, Paid: voucher.Atto(21), Created: time.Now().UTC()}
+}
+
+// TestBookSurvives: what put returned for is there after the file was closed
+// and opened again, with all its numbers.
+func TestBookSurvives(t *testing.T) {
+	ctx, path := t.Context(), filepath.Join(t.TempDir(), "a b?.db")
+	db := testDB(t, path)
+	r := testRecord(t, ^uint64(0)) // ids use all 64 bits
+	r.Paid = voucher.MaxAmount
+	if err := (providerBook{db}).put(ctx, &r); err != nil {
+		t.Fatal(err)
+	}
+	c := testRecord(t, 1<<63)
+	if err := (clientBook{db}).put(ctx, "root", &c); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = testDB(t, path)
+	defer db.Close()
+	from, err := peer.Decode(r.Peer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := providerBook{db}.last(ctx, ProviderDealID{from, DealID(r.ID)})
+	if err != nil || got.Paid != r.Paid || got.Instance != r.Instance || got.ID != r.ID {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if mine, err := (clientBook{db}).get(ctx, 1<<63); err != nil || mine.ID != 1<<63 {
+		t.Errorf("%+v, %v", mine, err)
+	}
+	if _, err := (clientBook{db}).get(ctx, 5); !errors.Is(err, ErrNoDeal) {
+		t.Errorf("got %v", err)
+	}
+	if s, err := StoredProviderDeals(ctx, db, 10); err != nil || len(s) != 1 || s[0].FundsReceived != voucher.MaxAmount {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestLaneBelongsToOneDeal: also after that deal is over and pruned.
+func TestLaneBelongsToOneDeal(t *testing.T) {
+	ctx := t.Context()
+	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
+	defer db.Close()
+	book := providerBook{db}
+	channel, err := address.NewActorAddress([]byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		lane           uint64
+		instance, want int64
+	}{{1, 10, 10}, {1, 10, 10}, {1, 11, 10}, {^uint64(0), 11, 11}, {^uint64(0), 12, 11}} {
+		if got, err := book.bindLane(ctx, channel, tc.lane, tc.instance); err != nil || got != tc.want {
+			t.Errorf("lane %d for %d belongs to %d, %v, want %d", tc.lane, tc.instance, got, err, tc.want)
+		}
+	}
+}
+
+// TestPrune keeps what is open, what is young and what is within the count.
+func TestPrune(t *testing.T) {
+	ctx := t.Context()
+	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
+	defer db.Close()
+	book := providerBook{db}
+	for i := range uint64(10) {
+		r := testRecord(t, i)
+		if i != 3 {
+			r.Phase = Completed
+		}
+		if err := book.put(ctx, &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := book.prune(ctx, time.Now().Add(-time.Hour), 4); err != nil || n != 5 {
+		t.Errorf("%d pruned, %v, want 5 of 9 finished ones", n, err)
+	}
+	if n, err := book.prune(ctx, time.Now().Add(time.Hour), 100); err != nil || n != 4 {
+		t.Errorf("%d pruned by age, %v", n, err)
+	}
+	left, err := book.all(ctx, 100)
+	if err != nil || len(left) != 1 || left[0].ID != 3 {
+		t.Errorf("%+v, %v", left, err)
+	}
+}
+
+func TestUnknownSchemaIsRefused(t *testing.T) {
+	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
+	defer db.Close()
+	if _, err := db.ExecContext(context.Background(), `UPDATE market_schema SET version = 99`); err != nil {
+		t.Fatal(err)
+	}
+	if err := migrate(t.Context(), db); err == nil {
+		t.Error("a database of another version was taken")
+	}
+}
