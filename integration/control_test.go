@@ -174,3 +174,33 @@ func TestUnknownContent(t *testing.T) {
 		t.Errorf("got %v, want %v", err, market.ErrNotFound)
 	}
 }
+
+// TestPauseResume: a paused deal moves nothing; resumed, it is the same deal.
+func TestPauseResume(t *testing.T) {
+	car, root, size := makeCAR(t, t.TempDir(), 16<<20, 64<<10)
+	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
+	b := newBuyer(t, t.TempDir())
+	some := make(chan struct{})
+	enough := once(func() { close(some) })
+	defer b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
+		if d.TotalReceived > 3<<20 {
+			enough()
+		}
+	})()
+	ctx := within(t, time.Minute)
+	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
+	must(t, err)
+	<-some
+	must(t, b.PauseDeal(ctx, id))
+	if _, err := b.Wait(ctx, id); !errors.Is(err, market.ErrPaused) {
+		t.Fatalf("got %v, want %v", err, market.ErrPaused)
+	}
+	again, err := b.ResumeDeal(ctx, id)
+	must(t, err)
+	if again != id {
+		t.Errorf("resumed as deal %d, not %d", again, id)
+	}
+	_, err = b.Wait(ctx, id)
+	must(t, err)
+	settledExactly(t, s, b, size, defaultAsk)
+}

@@ -367,13 +367,18 @@ func (c *Client) cancelStored(ctx context.Context, id DealID) error {
 
 // AddMoreFunds raises a deal's budget. A deal that waited for it goes on.
 func (c *Client) AddMoreFunds(ctx context.Context, id DealID, amount Amount) error {
+	return c.fund(ctx, id, func(budget voucher.Amount) voucher.Amount { return budget.Add(amount) })
+}
+
+// fund changes the budget of a running deal.
+func (c *Client) fund(ctx context.Context, id DealID, change func(voucher.Amount) voucher.Amount) error {
 	c.mu.Lock()
 	d := c.live[id]
 	c.mu.Unlock()
 	if d == nil {
-		return fmt.Errorf("deal %d is not running, retrieve it again with a larger budget: %w", id, ErrNoDeal)
+		return fmt.Errorf("deal %d is not running, retrieve it again with another budget: %w", id, ErrNoDeal)
 	}
-	note := fundsNote{amount, make(chan error, 1)}
+	note := fundsNote{change, make(chan error, 1)}
 	d.inbox.post(note)
 	select {
 	case err := <-note.reply:
@@ -386,6 +391,6 @@ func (c *Client) AddMoreFunds(ctx context.Context, id DealID, amount Amount) err
 }
 
 type fundsNote struct {
-	amount Amount
+	change func(voucher.Amount) voucher.Amount
 	reply  chan error
 }

@@ -33,9 +33,11 @@ func (d *clientDeal) handle(ctx context.Context, note any) {
 			d.drop()
 		}
 	case fundsNote:
-		n.reply <- d.addFunds(ctx, n.amount)
+		n.reply <- d.fund(ctx, n.change(d.rec.Budget))
 	case cancelNote:
 		d.cancelled(ctx, n.reason)
+	case pauseNote:
+		d.paused()
 	}
 }
 
@@ -340,9 +342,8 @@ func (d *clientDeal) closeChannel(chid datatransfer.ChannelID, cancel context.Ca
 	})
 }
 
-// addFunds raises the budget.
-func (d *clientDeal) addFunds(ctx context.Context, amount Amount) error {
-	budget := d.rec.Budget.Add(amount)
+// fund changes the budget.
+func (d *clientDeal) fund(ctx context.Context, budget Amount) error {
 	if d.rec.Channel != "" {
 		if err := d.c.cfg.Node.SetLaneBudget(ctx, d.channel, d.rec.Lane, budget); err != nil {
 			return err
