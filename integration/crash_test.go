@@ -39,9 +39,9 @@ func TestCrashAtAnyInstant(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	for done := 0; done < total; done += perDeal {
 		t.Run(fmt.Sprint(done), func(t *testing.T) {
-			b := newBench(t, 24<<20, 16<<10, 16<<10)
+			b := newBench(t, 8<<20, 16<<10, 16<<10)
 			n := b.torment(min(perDeal, total-done), func() time.Duration {
-				return time.Duration(50+rnd.IntN(700)) * time.Millisecond
+				return time.Duration(20+rnd.IntN(500)) * time.Millisecond
 			}, rnd)
 			t.Logf("%d crashes before the end", n)
 			b.verify()
@@ -73,9 +73,7 @@ func (b *bench) torment(crashes int, while func() time.Duration, rnd *rand.Rand)
 			client = b.startClient(0)
 		case <-crash:
 			n++
-			b.t.Logf("%s crash %d", time.Now().Format("05.000"), n)
 			victims := 1 + rnd.IntN(3)
-			b.t.Logf("victims %d", victims)
 			if victims&1 != 0 {
 				client.kill()
 			}

@@ -212,12 +212,14 @@ func (d *providerDeal) closeIfDone() {
 	}
 }
 
-// persist puts the deal on disk if money, phase or readiness changed. Bytes
-// alone are no news: they are metered again when the client comes back.
+// persist puts the deal on disk if money, phase or readiness changed, and where
+// a paid deal begins. Bytes alone are no news: they are metered again when the
+// client comes back.
 func (d *providerDeal) persist(ctx context.Context) error {
 	d.rec.keep(d.deal)
 	old := d.put
-	news := d.rec.Phase != max(old.Phase, Moving) || d.rec.Paid != old.Paid || d.rec.Ready != old.Ready && old.Instance != 0 || d.rec.Lane != old.Lane
+	begun := d.rec.BaseKnown && !old.BaseKnown && !d.deal.Account.Terms.Free()
+	news := begun || d.rec.Phase != max(old.Phase, Moving) || d.rec.Paid != old.Paid || d.rec.Ready != old.Ready && old.Instance != 0 || d.rec.Lane != old.Lane
 	if !news {
 		return nil
 	}

@@ -20,7 +20,7 @@ type channelView struct {
 	chid       datatransfer.ChannelID
 	attached   bool
 	restarted  bool // by data-transfer's own restart: its count goes on
-	recalled   bool // taken up from disk: links is not known
+	recalled   bool // taken up from disk, and nothing sent since: links is not known
 	ready      bool
 	account    revalidator.Account
 	base       uint64
@@ -53,7 +53,7 @@ func (d *providerDeal) measure(v *channelView) {
 	if !v.baseKnown {
 		v.base, v.baseKnown = m.Skipped, true
 	}
-	v.started = true
+	v.started, v.recalled = true, false
 	v.links = max(v.links, m.Links)
 	v.offset = voucher.Bytes(m.Skipped).Sub(voucher.Bytes(v.base))
 	v.account = v.account.Move(v.offset.Add(v.sent))

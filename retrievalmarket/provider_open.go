@@ -143,7 +143,9 @@ func (d *providerDeal) reply() voucher.DealResponse {
 // reattach puts chid in the place of the deal's channel and says how far it may
 // go. Bytes that were sent before are sent again without charge, within the
 // allowance; what the new channel skips was charged. A channel that may not
-// send anything new before it is paid for never gets a block to begin with.
+// send anything new before it is paid for never gets a block to begin with,
+// except after a restart of the provider: which of the last blocks arrived is
+// not on disk, and the client cannot pay for one that was lost on the way.
 func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.DealProposal) (validation.Grant, datatransfer.ChannelID, error) {
 	if !d.proposes(proposal) {
 		return validation.Grant{}, chid, fmt.Errorf("%w: deal %d is under way with other terms, use another id", voucher.RefusedTerms, proposal.ID)
@@ -169,12 +171,12 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 	began := v.baseKnown || v.account.Moved > 0
 	switch stopped := v.account.Moved >= grant.Verdict.Limit; {
 	case !began:
-	case stopped && next.SkipLinks >= v.links:
+	case stopped && next.SkipLinks >= v.links && !v.recalled:
 		grant.Offset = v.account.Moved
 	default:
 		grant.Probe = true
 	}
-	v.links, v.recalled = max(v.links, next.SkipLinks), false
+	v.links = max(v.links, next.SkipLinks)
 	v.chid, v.attached = chid, true
 	return grant, old, nil
 }

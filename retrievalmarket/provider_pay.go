@@ -127,11 +127,12 @@ func (d *providerDeal) takeFrame(ctx context.Context, f payFrame) ackFrame {
 		}
 	}
 	d.refresh()
-	if f.done {
+	done := f.done && ack.refused == 0 // else the payment comes again
+	if done {
 		d.done = true
-		d.deal = d.deal.step(ended{d.deal.Account.Moved})
+		d.deal = d.deal.step(ended{max(d.deal.Account.Moved, d.recalledTotal())})
 	}
-	if d.closeIfDone(); f.done && d.deal.Phase != Completed {
+	if d.closeIfDone(); done && d.deal.Phase != Completed {
 		d.fail(voucher.DealStatusCancelled, fmt.Sprintf("the client left with %s attoFIL due", d.deal.Account.Due()))
 	}
 	if d.deal.Phase.Final() {
@@ -179,8 +180,21 @@ func (d *providerDeal) takePayment(ctx context.Context, p voucher.DealPayment) e
 		}
 	}
 	d.active = time.Now()
+	d.refresh() // what is known of the bytes goes to disk with the money
 	d.deal = d.deal.step(paid{total})
 	return d.persist(ctx)
+}
+
+// recalledTotal is how many bytes a client that has everything says by paying
+// for them, where this process has sent none of the deal and the last ones
+// before it are not on record; else 0.
+func (d *providerDeal) recalledTotal() voucher.Bytes {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if a := d.deal.Account; d.view.recalled && a.Terms.Price != 0 {
+		return a.Terms.Covered(a.Paid)
+	}
+	return 0
 }
 
 // bindLane reserves the lane for this deal, which must be on record for it.
