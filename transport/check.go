@@ -222,11 +222,10 @@ func checkSame(in Incoming, msg datatransfer.Request) error {
 	return nil
 }
 
-// sameNode says whether a and b are the same data, map order aside.
+// sameNode says whether a and b are the same data, map order aside. It compares
+// their canonical bytes: datamodel.DeepEqual panics on integers above 1<<63-1,
+// which any peer may send.
 func sameNode(a, b datamodel.Node) bool {
-	if ipld.DeepEqual(a, b) {
-		return true
-	}
 	x, err := ipld.Encode(a, dagcbor.Encode)
 	if err != nil {
 		return false
