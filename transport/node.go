@@ -72,6 +72,9 @@ type Config struct {
 	// was finished when the node started counts from then. Default 24 h.
 	KeepFinished time.Duration
 
+	// Egress bounds how fast blocks leave the node. Default: as fast as they go.
+	Egress EgressConfig
+
 	// Quiet says how much progress is gathered before data-transfer hears of it.
 	Quiet QuietConfig
 
@@ -173,7 +176,7 @@ func (n *Node) assemble() {
 	if net == nil {
 		net = gsnet.NewFromLibp2pHost(n.host, gsnet.PanicCallback(panicked))
 	}
-	n.network = WrapNetwork(net, c.NetworkGuard)
+	n.network = WrapNetwork(WrapEgress(net, c.Egress), c.NetworkGuard)
 	gsctx, stop := context.WithCancel(context.Background())
 	n.stopGS = stop
 	// The guard keeps blocks within the window; what is above it is for messages,
@@ -188,7 +191,7 @@ func (n *Node) assemble() {
 		gsimpl.MaxMemoryResponder(max(c.Memory, c.Guard.Window)+room),
 		gsimpl.MaxLinksPerIncomingRequests(c.MaxLinks),
 		gsimpl.MaxLinksPerOutgoingRequests(c.MaxLinks),
-		gsimpl.MessageSendRetries(c.SendRetries),
+		gsimpl.MessageSendRetries(c.SendRetries+1), // it counts the first time too
 		gsimpl.SendMessageTimeout(c.SendTimeout),
 		gsimpl.PanicCallback(panicked),
 	)
@@ -244,7 +247,7 @@ func (n *Node) Dropped() map[Reason]uint64 {
 // not failed: they can be restarted by the next node. The host stays open.
 //
 // First nothing is let in any more, from the network or into data-transfer, then
-// graphsync goes, then data-transfer. In any other order blocks in flight meet a
+// graphsync goes, this node's own requests first, then data-transfer. In any other order blocks in flight meet a
 // data-transfer that has stopped: the peer is told that its request failed, and
 // a goroutine waits for ever.
 func (n *Node) Close() error {
@@ -262,8 +265,8 @@ func (n *Node) shut() error {
 		n.cfg.Logger.Warn("stopping while data-transfer is at work: a message takes long to be sent")
 	}
 	n.quiet.Close()
-	n.stopGS()
 	errs := []error{n.Meter.Close()}
+	n.stopGS()
 	if n.gc != nil {
 		n.gc.close()
 	}
