@@ -182,13 +182,12 @@ func (c *Client) onEvent(ev datatransfer.Event, st datatransfer.ChannelState) {
 	d, known := c.byChan[chid]
 	c.mu.Unlock()
 	if !known {
-		d = c.dealOf(st.Voucher()) // an event may come before opening returned
-		c.mu.Lock()
+		if d = c.dealOf(st.Voucher()); d == nil {
+			return // another program's channel, or a deal that is over
+		}
+		c.mu.Lock() // an event may come before opening returned
 		c.byChan[chid] = d
 		c.mu.Unlock()
-	}
-	if d == nil {
-		return
 	}
 	if note := clientNote(ev, st); note.kind != noteNone {
 		d.inbox.post(note)

@@ -24,6 +24,8 @@ const (
 	lastWord = 10 * time.Second
 	// keepEvery is how often progress alone is written to the record.
 	keepEvery = time.Second
+	// keepEnded bounds the deals of this run that are remembered with their error.
+	keepEnded = 4096
 	// maxBackoff bounds the pause between two channels.
 	maxBackoff = 8 * time.Second
 )
@@ -144,6 +146,9 @@ func (d *clientDeal) leave() {
 		if other == d {
 			delete(d.c.byChan, chid)
 		}
+	}
+	if len(d.c.ended) >= keepEnded {
+		clear(d.c.ended) // what they ended as is on disk; only the error's type is lost
 	}
 	d.c.ended[d.id] = d.snapshot()
 	close(d.gone)
