@@ -6,7 +6,7 @@ FUZZTIME ?= 10s
 BIN      := build/tollgraph
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check bench vuln clean fuzz
+.PHONY: build demo test check bench interop vuln clean fuzz
 
 ## build: the one static binary, build/tollgraph
 build:
@@ -41,6 +41,10 @@ fuzz:
 ## bench: every benchmark
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+## interop: the wire, against go-retrieval-types; a module of its own
+interop:
+	cd integration/interop && $(GO) test -race -timeout 14m ./...
 
 ## vuln: known vulnerabilities; needs the database of vuln.go.dev
 vuln:
