@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-graphsync"
 	gsimpl "github.com/ipfs/go-graphsync/impl"
+	"github.com/ipld/go-ipld-prime"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -93,6 +96,9 @@ type Exchange struct {
 	counts *counts
 	log    *slog.Logger
 
+	asking sync.Mutex           // guards asked
+	asked  map[peer.ID]struct{} // peers that this node sent requests to
+
 	ctx      context.Context // ends when the exchange is closed
 	stop     context.CancelFunc
 	spawning sync.Mutex     // held to start a goroutine and to close
@@ -103,7 +109,7 @@ var _ graphsync.GraphExchange = (*Exchange)(nil)
 
 // WrapExchange puts the guard around gs, the exchange of the node self. gs must
 // reject requests by default, and nothing but the Exchange may register hooks
-// on it. Close it after gs has been stopped.
+// on it. Close it before gs is stopped.
 func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Exchange {
 	cfg = cfg.withDefaults()
 	ctx, stop := context.WithCancel(context.Background())
@@ -114,6 +120,7 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 		table:         newTable(cfg.KeepChannels),
 		flow:          newFlow(cfg.Window),
 		counts:        newCounts(),
+		asked:         make(map[peer.ID]struct{}),
 		log:           cfg.Logger,
 		ctx:           ctx,
 		stop:          stop,
@@ -132,18 +139,61 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 	return e
 }
 
-// Close stops the goroutines of the exchange and waits for them. It does not
-// stop graphsync, which is to be stopped before.
+// Close cancels this node's own requests and stops the goroutines of the
+// exchange. What it serves goes on until graphsync is stopped, which is to be
+// done next: graphsync leaves goroutines behind that wait for answers to its
+// requests.
 func (e *Exchange) Close() error {
 	if e.cfg.Network != nil {
-		e.cfg.Network.Close()
+		_ = e.cfg.Network.Close()
 	}
+	e.cancelOwn()
 	e.spawning.Lock()
 	e.stop()
 	e.spawning.Unlock()
 	e.flow.close()
-	e.work.Wait()
+	idle := make(chan struct{})
+	go func() {
+		e.work.Wait()
+		close(idle)
+	}()
+	// A call that graphsync has not taken up returns when graphsync is stopped.
+	pause(context.Background(), idle, e.cfg.SettleTimeout)
 	return nil
+}
+
+// Request asks p for data.
+func (e *Exchange) Request(ctx context.Context, p peer.ID, root ipld.Link, sel ipld.Node, ext ...graphsync.ExtensionData) (<-chan graphsync.ResponseProgress, <-chan error) {
+	e.asking.Lock()
+	e.asked[p] = struct{}{}
+	e.asking.Unlock()
+	return e.GraphExchange.Request(ctx, p, root, sel, ext...)
+}
+
+// cancelOwn cancels this node's own requests and waits for their end, at most
+// SettleTimeout.
+func (e *Exchange) cancelOwn() {
+	gs, ok := e.GraphExchange.(stater)
+	if !ok {
+		return
+	}
+	e.asking.Lock()
+	peers := slices.Collect(maps.Keys(e.asked))
+	e.asking.Unlock()
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.SettleTimeout)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, p := range peers {
+		for id := range gs.PeerState(p).OutgoingState.RequestStates {
+			wg.Go(func() { _ = e.GraphExchange.Cancel(ctx, id) }) // fails if it has just ended
+		}
+	}
+	wg.Wait()
+}
+
+// stater is graphsync's own exchange, which tells what it is doing.
+type stater interface {
+	PeerState(peer.ID) gsimpl.PeerState
 }
 
 // Refused returns how many requests were refused, by reason, and how many
@@ -279,9 +329,7 @@ func (e *Exchange) cancel(ctx context.Context, s *served) {
 // sweep ends the requests that graphsync no longer runs. It asks, because
 // graphsync does not tell of a request that ended after a send failed.
 func (e *Exchange) sweep(ss []*served) {
-	gs, ok := e.GraphExchange.(interface {
-		PeerState(peer.ID) gsimpl.PeerState
-	})
+	gs, ok := e.GraphExchange.(stater)
 	if !ok {
 		return
 	}

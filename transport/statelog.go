@@ -29,7 +29,8 @@ import (
 //
 // It may be used concurrently, by one process.
 type StateLog struct {
-	path string
+	path    string
+	compact int64 // size below which the file is not written anew
 
 	mu    sync.Mutex // guards the fields below
 	file  *os.File
@@ -63,7 +64,7 @@ func OpenStateLog(path string) (*StateLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state log: %w", err)
 	}
-	l := &StateLog{path: path, file: f, where: make(map[datastore.Key]span)}
+	l := &StateLog{path: path, compact: compactAbove, file: f, where: make(map[datastore.Key]span)}
 	if err := l.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("state log %s: %w", path, err), f.Close())
 	}
@@ -189,15 +190,15 @@ func (l *StateLog) apply(cs []change) error {
 		l.index(c.key, vlen, l.size+offs[i], len(c.key.String()))
 	}
 	l.size += int64(len(buf))
-	if l.size > compactAbove && l.size > 3*l.live {
-		return l.compact()
+	if l.size > l.compact && l.size > 3*l.live {
+		return l.rewrite()
 	}
 	return nil
 }
 
-// compact writes what is up to date to a new file and puts it in place of the
+// rewrite writes what is up to date to a new file and puts it in place of the
 // old one. It is called with mu held.
-func (l *StateLog) compact() error {
+func (l *StateLog) rewrite() error {
 	f, err := os.CreateTemp(filepath.Dir(l.path), filepath.Base(l.path)+".new-*")
 	if err != nil {
 		return fmt.Errorf("compact state log: %w", err)

@@ -1,9 +1,11 @@
 package transport
 
 import (
+	"slices"
 	"sync"
 	"time"
 
+	gsnet "github.com/ipfs/go-graphsync/network"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -36,10 +38,12 @@ func WrapHost(h host.Host, g HostGuard) *GuardedHost {
 }
 
 // Release removes the stream handlers and the notifiees that were registered
-// through the wrapper.
+// through the wrapper, and resets the streams of their protocols and of
+// graphsync. A peer that kept such a stream would go on to write to it, to
+// nobody, although another node may listen on the host by then.
 func (h *GuardedHost) Release() {
 	h.mu.Lock()
-	protocols, notified := h.protocols, h.notified
+	protocols, notified := append(h.protocols, gsnet.ProtocolGraphsync_2_0_0), h.notified
 	h.protocols, h.notified = nil, nil
 	h.mu.Unlock()
 	for _, p := range protocols {
@@ -47,6 +51,13 @@ func (h *GuardedHost) Release() {
 	}
 	for _, n := range notified {
 		h.Host.Network().StopNotify(n)
+	}
+	for _, c := range h.Host.Network().Conns() {
+		for _, s := range c.GetStreams() {
+			if slices.Contains(protocols, s.Protocol()) {
+				_ = s.Reset()
+			}
+		}
 	}
 }
 
