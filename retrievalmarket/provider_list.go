@@ -1,0 +1,93 @@
+package retrievalmarket
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// ListDeals returns the deals that are live and the latest that are not, under
+// the ids that clients gave them. See Deals for all, in order.
+func (p *Provider) ListDeals() map[ProviderDealID]ProviderDealState {
+	deals, err := p.Deals(context.Background(), 10_000)
+	if err != nil {
+		p.log.Error("list deals", "err", err)
+	}
+	all := make(map[ProviderDealID]ProviderDealState, len(deals))
+	for i := len(deals) - 1; i >= 0; i-- { // the newest under an id wins
+		all[ProviderDealID{deals[i].Receiver, deals[i].ID}] = deals[i]
+	}
+	return all
+}
+
+// Deals returns at most limit deals, newest first. Live deals are as they are
+// now, others as they ended.
+func (p *Provider) Deals(ctx context.Context, limit int) ([]ProviderDealState, error) {
+	records, err := p.book.all(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	var states []ProviderDealState
+	seen := make(map[int64]bool)
+	p.mu.Lock()
+	for _, d := range p.live {
+		s, instance := d.snapshot()
+		states = append(states, s)
+		seen[instance] = instance != 0
+	}
+	p.mu.Unlock()
+	for _, r := range records {
+		if seen[r.Instance] {
+			continue
+		}
+		s, err := providerState(r)
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, s)
+	}
+	return states, nil
+}
+
+// providerState is a stored deal for people.
+func providerState(r record) (ProviderDealState, error) {
+	proposal, err := r.proposal()
+	if err != nil {
+		return ProviderDealState{}, err
+	}
+	from, err := r.peer()
+	if err != nil {
+		return ProviderDealState{}, err
+	}
+	channel, err := parseAddress(r.Channel)
+	if err != nil {
+		return ProviderDealState{}, fmt.Errorf("deal %d: stored payment channel: %w", r.ID, err)
+	}
+	d := r.deal(proposal.Params.Terms(), 0)
+	return ProviderDealState{
+		DealProposal: proposal, Status: d.status(), Message: d.Message, Receiver: from,
+		TotalSent: d.Account.Moved, FundsReceived: d.Account.Paid, PaymentChannel: channel, Lane: r.Lane,
+		Created: r.Created, Updated: r.Updated,
+	}, nil
+}
+
+// StoredProviderDeals reads a provider's deals from a database that no
+// Provider may be using now, newest first.
+func StoredProviderDeals(ctx context.Context, db *sql.DB, limit int) ([]ProviderDealState, error) {
+	if err := migrate(ctx, db); err != nil {
+		return nil, err
+	}
+	records, err := providerBook{db}.all(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	states := make([]ProviderDealState, 0, len(records))
+	for _, r := range records {
+		s, err := providerState(r)
+		if err != nil {
+			return nil, err
+		}
+		states = append(states, s)
+	}
+	return states, nil
+}
