@@ -257,19 +257,10 @@ func (c *Client) CancelDeal(ctx context.Context, id DealID) error {
 // cancelStored ends a deal that is not running, on record only: the provider
 // finds out when it is idle for too long.
 func (c *Client) cancelStored(ctx context.Context, id DealID) error {
-	r, err := c.book.get(ctx, id)
-	if err != nil {
-		return err
-	}
-	if r.Phase.Final() {
+	return c.changeStored(ctx, id, func(r *record, p voucher.DealProposal) error {
+		r.keep(r.deal(p.Params.Terms(), 0).step(failed{voucher.DealStatusCancelled, "client cancelled"}))
 		return nil
-	}
-	p, err := r.proposal()
-	if err != nil {
-		return err
-	}
-	r.keep(r.deal(p.Params.Terms(), 0).step(failed{voucher.DealStatusCancelled, "client cancelled"}))
-	return c.book.put(ctx, p.PayloadCID.String(), &r)
+	})
 }
 
 // AddMoreFunds raises a deal's budget. A deal that waited for it goes on.
@@ -277,13 +268,13 @@ func (c *Client) AddMoreFunds(ctx context.Context, id DealID, amount Amount) err
 	return c.fund(ctx, id, func(budget voucher.Amount) voucher.Amount { return budget.Add(amount) })
 }
 
-// fund changes the budget of a running deal.
+// fund changes the budget of a deal, running or not.
 func (c *Client) fund(ctx context.Context, id DealID, change func(voucher.Amount) voucher.Amount) error {
 	c.mu.Lock()
 	d := c.live[id]
 	c.mu.Unlock()
 	if d == nil {
-		return fmt.Errorf("deal %d is not running, retrieve it again with another budget: %w", id, ErrNoDeal)
+		return c.fundStored(ctx, id, change)
 	}
 	note := fundsNote{change, make(chan error, 1)}
 	d.inbox.post(note)
@@ -291,7 +282,7 @@ func (c *Client) fund(ctx context.Context, id DealID, change func(voucher.Amount
 	case err := <-note.reply:
 		return err
 	case <-d.gone:
-		return fmt.Errorf("deal %d has ended: %w", id, ErrNoDeal)
+		return c.fundStored(ctx, id, change)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 
@@ -38,18 +39,25 @@ func (c *Client) PauseDeal(ctx context.Context, id DealID) error {
 // one, where its provider was last. It returns the deal's id, which is another
 // one if the deal cannot go on and a new one takes its place.
 func (c *Client) ResumeDeal(ctx context.Context, id DealID) (DealID, error) {
-	rec, err := c.book.get(ctx, id)
-	if err != nil {
-		return 0, err
-	}
-	if rec.Phase.Final() {
-		return 0, fmt.Errorf("deal %d has ended: %w", id, ErrNoDeal)
-	}
-	r, err := requestOf(rec)
+	r, err := c.RequestOf(ctx, id)
 	if err != nil {
 		return 0, err
 	}
 	return c.Retrieve(ctx, r)
+}
+
+// RequestOf returns the request that goes on with a deal on record: the same
+// goods from the same provider, where it was last, at no higher price and with
+// the deal's budget. A deal that has ended has none: the error wraps ErrNoDeal.
+func (c *Client) RequestOf(ctx context.Context, id DealID) (Request, error) {
+	rec, err := c.book.get(ctx, id)
+	if err != nil {
+		return Request{}, err
+	}
+	if rec.Phase.Final() {
+		return Request{}, fmt.Errorf("deal %d has ended: %w", id, ErrNoDeal)
+	}
+	return requestOf(rec)
 }
 
 // ResumeAll goes on with every deal that is not final, as at the start of a
@@ -90,9 +98,9 @@ func requestOf(rec record) (Request, error) {
 		}
 		provider.Addrs = append(provider.Addrs, addr)
 	}
-	risk := Bytes(rec.AtRisk)
+	risk, price := Bytes(rec.AtRisk), proposal.Params.PricePerByte
 	return Request{Provider: provider, Root: proposal.PayloadCID, Selector: proposal.Params.Selector, PieceCID: proposal.Params.PieceCID,
-		Budget: rec.Budget, AtRisk: &risk, Expected: Bytes(rec.Expected), Output: rec.Output}, nil
+		Budget: rec.Budget, MaxPrice: &price, AtRisk: &risk, Expected: Bytes(rec.Expected), Output: rec.Output}, nil
 }
 
 // paused suspends the deal.
@@ -100,7 +108,7 @@ func (d *clientDeal) paused() {
 	d.err = fmt.Errorf("%w: %w", ErrSuspended, ErrPaused)
 }
 
-// SetBudget changes the most that a running deal may cost. It cannot fall below
+// SetBudget changes the most that an open deal may cost, running or not. It cannot fall below
 // what is paid.
 func (c *Client) SetBudget(ctx context.Context, id DealID, budget Amount) error {
 	s, err := c.RetrievalStatus(ctx, id)
@@ -111,4 +119,64 @@ func (c *Client) SetBudget(ctx context.Context, id DealID, budget Amount) error 
 		return fmt.Errorf("deal %d: %s are paid already: %w", id, s.FundsSpent.FIL(), ErrBudget)
 	}
 	return c.fund(ctx, id, func(voucher.Amount) voucher.Amount { return budget })
+}
+
+// fundStored changes the budget of a deal that is not running. The lane comes
+// first: what it may carry is what binds.
+func (c *Client) fundStored(ctx context.Context, id DealID, change func(Amount) Amount) error {
+	return c.changeStored(ctx, id, func(r *record, _ voucher.DealProposal) error {
+		r.Budget = change(r.Budget)
+		if r.Channel == "" {
+			return nil
+		}
+		channel, err := parseAddress(r.Channel)
+		if err != nil {
+			return fmt.Errorf("deal %d: stored payment channel: %w", id, err)
+		}
+		return c.cfg.Node.SetLaneBudget(ctx, channel, r.Lane, r.Budget)
+	})
+}
+
+// changeStored changes the record of an open deal that is not running. Its root
+// is kept meanwhile, so that it does not begin to run as it was before.
+func (c *Client) changeStored(ctx context.Context, id DealID, change func(*record, voucher.DealProposal) error) error {
+	r, err := c.book.get(ctx, id)
+	if err != nil {
+		return err
+	}
+	p, err := r.proposal()
+	if err != nil {
+		return err
+	}
+	if err := c.keepRoot(p.PayloadCID); err != nil {
+		return err
+	}
+	defer c.release(p.PayloadCID)
+	if r, err = c.book.get(ctx, id); err != nil { // as it is now that nobody else writes it
+		return err
+	}
+	if r.Phase.Final() {
+		return fmt.Errorf("deal %d has ended: %w", id, ErrNoDeal)
+	}
+	if err := change(&r, p); err != nil {
+		return err
+	}
+	if err := c.book.put(ctx, p.PayloadCID.String(), &r); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.ended, id) // it is not as it was when it stopped
+	return nil
+}
+
+// keepRoot keeps a root from being retrieved until release.
+func (c *Client) keepRoot(root cid.Cid) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, taken := c.roots[root]; taken || c.closed {
+		return fmt.Errorf("%w: %s", ErrBusy, root)
+	}
+	c.roots[root] = nil
+	return nil
 }

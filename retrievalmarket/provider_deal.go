@@ -21,6 +21,8 @@ const (
 	// watchEvery is how often a deal compares what should be with what is when
 	// nothing happens.
 	watchEvery = 2 * time.Second
+	// closeAfter is how long the channel of a completed deal may take to complete.
+	closeAfter = 10 * time.Second
 	// tellTimeout bounds one message to the client over data-transfer. Payments
 	// of the deal wait meanwhile.
 	tellTimeout = 5 * time.Second
@@ -48,6 +50,7 @@ type providerDeal struct {
 	stopped   bool             // the channel stands still, and was not told since
 	streaming bool             // the client pays on a stream of its own: it need not be asked
 	done      bool             // the client said that it has everything
+	sentAll   bool             // data-transfer said that the channel has nothing more to send
 	unsealing bool
 	active    time.Time // when anything last moved
 	put       record    // as it is on disk
@@ -152,10 +155,8 @@ func (d *providerDeal) channelEvent(ctx context.Context, n channelNote) {
 			d.p.log.Warn("payment refused", "peer", d.key.From, "id", d.key.ID, "err", err)
 			d.tellRefused(ctx, err)
 		}
-	case noteEnded:
-		d.refresh()
-		d.deal = d.deal.step(ended{d.deal.Account.Moved})
-	case noteClosed:
+	case noteEnded, noteClosed:
+		d.sentAll = true
 		d.refresh()
 		d.deal = d.deal.step(ended{d.deal.Account.Moved})
 	case noteLost:
@@ -273,13 +274,16 @@ func (d *providerDeal) grant() validation.Grant {
 	g := validation.Grant{Verdict: d.deal.verdict()}
 	g.Verdict.Settle = g.Verdict.Settle || d.streaming && !d.done // the client's word closes the deal
 	v := d.view
+	g.Queued = d.told.Queued
 	switch {
-	case v.started || v.restarted:
+	case v.started && v.placed:
 		g.Offset = v.offset
-	case d.told.Probe && d.deal.Account.Moved < g.Verdict.Limit:
-		g.Probe = true
-	case d.told.Offset != 0 && d.deal.Account.Moved >= g.Verdict.Limit:
+	case d.told.Offset != 0 && d.deal.Account.Moved >= g.Verdict.Limit: // held back for money
 		g.Offset = d.told.Offset
+	case v.restarted && v.placed && !d.told.Probe:
+		g.Offset = v.offset
+	case v.restarted || d.told.Probe && d.deal.Account.Moved < g.Verdict.Limit:
+		g.Probe = true
 	case d.told.Offset != 0: // it was held back for money, which came
 		g.Probe = true
 	}
@@ -363,13 +367,33 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 	reply := &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, Message: d.deal.Message}
 	var err error
 	if d.deal.Phase == Completed {
-		err = d.update(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
+		err = d.letGo(ctx, chid, reply)
 	} else {
 		err = d.reject(ctx, chid, reply)
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		d.p.log.Debug("last word", "peer", d.key.From, "id", d.key.ID, "err", err)
 	}
+}
+
+// letGo lets the channel of a completed deal complete. One that has more to
+// send keeps its limit: that the client wants no more is only its word. It
+// completes within that limit if it was about to, and is closed if it was not.
+func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, reply *voucher.DealResponse) error {
+	if d.sentAll {
+		return d.update(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
+	}
+	last := d.grant()
+	last.Verdict.Settle = false
+	err := d.update(ctx, chid, last, reply)
+	d.p.done.Go(func() {
+		select {
+		case <-time.After(closeAfter):
+		case <-ctx.Done():
+		}
+		d.closeChannel(ctx, chid)
+	})
+	return err
 }
 
 // reject ends the channel with a reason.

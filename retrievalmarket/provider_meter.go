@@ -20,17 +20,22 @@ type channelView struct {
 	chid       datatransfer.ChannelID
 	attached   bool
 	restarted  bool // by data-transfer's own restart: its count goes on
+	placed     bool // offset is known
 	recalled   bool // taken up from disk, and nothing sent since: links is not known
 	ready      bool
 	account    revalidator.Account
 	base       uint64
 	baseKnown  bool
-	queued     voucher.Bytes // by data-transfer's count, which has no meter's detail
-	links      int64         // furthest link sent
-	sent       voucher.Bytes // by the current channel
-	sentBefore voucher.Bytes // by the channels before it
-	offset     voucher.Bytes // the deal's bytes before the current channel's first
-	started    bool          // the current channel put a block on the wire
+	queued     voucher.Bytes  // by data-transfer's count, which has no meter's detail
+	queuedThen voucher.Bytes  // queued when a channel taken up from disk was restarted
+	links      int64          // furthest link sent
+	sent       voucher.Bytes  // by the current channel
+	mark       voucher.Bytes  // of sent, by the requests before the channel's latest restart
+	sentBefore voucher.Bytes  // by the channels before it
+	offset     voucher.Bytes  // the deal's bytes where data-transfer's count of the current channel is 0
+	started    bool           // the current channel put a block on the wire since it was attached or restarted
+	lentAt     voucher.Amount // paid when a restart was last let go with money due
+	lent       int            // and how often it was since
 	state      ProviderDealState
 	instance   int64
 }
@@ -39,7 +44,7 @@ type channelView struct {
 func (d *providerDeal) measure(v *channelView) {
 	if d.p.cfg.Meter == nil {
 		v.account = v.account.Move(v.queued)
-		v.started = v.started || v.queued > 0
+		v.started, v.placed = v.started || v.queued > 0, true
 		return
 	}
 	m, ok := d.p.cfg.Meter(v.chid)
@@ -55,6 +60,9 @@ func (d *providerDeal) measure(v *channelView) {
 	}
 	v.started, v.recalled = true, false
 	v.links = max(v.links, m.Links)
-	v.offset = voucher.Bytes(m.Skipped).Sub(voucher.Bytes(v.base))
-	v.account = v.account.Move(v.offset.Add(v.sent))
+	begin := voucher.Bytes(m.Skipped).Sub(voucher.Bytes(v.base)) // of the latest request
+	if !v.placed {
+		v.offset, v.placed = begin.Sub(v.queuedThen), true
+	}
+	v.account = v.account.Move(begin.Add(v.sent.Sub(v.mark)))
 }

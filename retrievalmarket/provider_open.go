@@ -66,7 +66,7 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 	if !ok {
 		return validation.Grant{}, voucher.DealResponse{}, fmt.Errorf("%w: %s", voucher.RefusedContent, proposal.PayloadCID)
 	}
-	d = newProviderDeal(p, key.From, proposal, record{Created: time.Now().UTC(), PieceID: piece.ID.String()})
+	d = newProviderDeal(p, key.From, proposal, record{Created: time.Now().UTC(), PieceID: piece.ID.String(), First: uint64(chid.ID)})
 	d.piece = piece
 	d.deal = Deal{Phase: Moving, Ready: !piece.Sealed, Account: revalidator.Account{Terms: proposal.Params.Terms(), Credit: p.cfg.Credit}}
 	grant := validation.Grant{Verdict: d.deal.verdict()}
@@ -103,8 +103,12 @@ func (p *Provider) room(from peer.ID) error {
 // which goes on from there.
 func (p *Provider) Restart(chid datatransfer.ChannelID, proposal voucher.DealProposal, queued voucher.Bytes) (validation.Grant, voucher.DealResponse, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	d := p.live[ProviderDealID{chid.Initiator, proposal.ID}]
+	if d == nil && proposal.Params.Terms().Free() {
+		p.mu.Unlock()
+		return p.again(chid, proposal)
+	}
+	defer p.mu.Unlock()
 	if d == nil || !d.proposes(proposal) {
 		return validation.Grant{}, voucher.DealResponse{}, fmt.Errorf("%w: deal %d is not open", voucher.RefusedResume, proposal.ID)
 	}
@@ -115,6 +119,19 @@ func (p *Provider) Restart(chid datatransfer.ChannelID, proposal voucher.DealPro
 	p.byChan[chid] = d
 	d.inbox.post(attachNote{chid: chid, old: chid, grant: grant})
 	return grant, d.reply(), nil
+}
+
+// again begins a free deal anew after a restart of the provider: free deals are
+// not on record. The root and selector are those of the channel.
+func (p *Provider) again(chid datatransfer.ChannelID, proposal voucher.DealProposal) (validation.Grant, voucher.DealResponse, error) {
+	offer, err := p.Offer(chid.Initiator, proposal)
+	if err == nil && !offer.Ask.Terms().Free() {
+		err = fmt.Errorf("%w: it is no longer free", voucher.RefusedPrice)
+	}
+	if err != nil {
+		return validation.Grant{}, voucher.DealResponse{}, err
+	}
+	return p.Open(chid, proposal)
 }
 
 // attachNote tells a deal that it has a new channel.
@@ -166,7 +183,7 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 	}
 	old := v.chid
 	v.sentBefore, v.sent = v.sentBefore.Add(v.sent), 0
-	v.started, v.restarted, v.offset, v.queued = false, false, 0, 0
+	v.started, v.restarted, v.placed, v.offset, v.queued, v.queuedThen, v.mark = false, false, false, 0, 0, 0, 0
 	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict()}
 	began := v.baseKnown || v.account.Moved > 0
 	switch stopped := v.account.Moved >= grant.Verdict.Limit; {
@@ -181,23 +198,50 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 	return grant, old, nil
 }
 
-// restart is reattach for the same channel: data-transfer's count goes on, so
-// nothing is probed, and a client that owes gets nothing before it pays.
+// maxLent is how often, for one amount paid, a client that owes may restart its
+// channel to be sent again what was lost on the way. data-transfer stops a
+// restarted channel only behind its first new block, so each is at the
+// provider's risk.
+const maxLent = 2
+
+// restart is reattach for the same channel, where data-transfer's count goes
+// on. A client that owes gets nothing before it pays, unless it lacks a block
+// that it would have to pay for.
 func (d *providerDeal) restart(chid datatransfer.ChannelID, queued voucher.Bytes) (validation.Grant, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := &d.view
-	if v.chid != chid && v.attached {
+	if v.chid != chid && !(v.recalled && d.rec.First == uint64(chid.ID)) {
 		return validation.Grant{}, fmt.Errorf("%w: the deal went on on another channel", voucher.RefusedResume)
 	}
-	if v.recalled {
+	next := Progress{}
+	if d.p.cfg.Meter != nil {
+		next, _ = d.p.cfg.Meter(chid)
+	}
+	if v.recalled { // its first channel, so that the deal's bytes are the channel's
 		v.account = v.account.Move(queued)
+		v.queuedThen = queued
 	}
 	d.measure(v)
-	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict()}
-	if v.account.Moved >= grant.Verdict.Limit {
+	v.mark, v.started = v.sent, false
+	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict(), Offset: v.offset, Queued: queued}
+	if stopped := v.account.Moved >= grant.Verdict.Limit; stopped && !(v.ready && d.lend(v, next)) {
 		grant.Offset = v.account.Moved
+	} else if stopped || v.recalled && !v.account.Terms.Free() {
+		grant.Probe, grant.Offset = true, 0
 	}
-	v.chid, v.attached, v.recalled, v.restarted = chid, true, false, true
+	v.chid, v.attached, v.restarted = chid, true, true
 	return grant, nil
+}
+
+// lend reports whether a channel that owes may run to its first new block.
+func (d *providerDeal) lend(v *channelView, next Progress) bool {
+	if next.SkipLinks >= v.links && !v.recalled || v.account.Paid.Less(v.account.Terms.Unseal) {
+		return false
+	}
+	if v.lentAt != v.account.Paid {
+		v.lentAt, v.lent = v.account.Paid, 0
+	}
+	v.lent++
+	return v.lent <= maxLent
 }

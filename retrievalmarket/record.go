@@ -43,6 +43,7 @@ type record struct {
 	Base      uint64 `json:"base,omitempty"` // bytes that the first channel skipped
 	BaseKnown bool   `json:"base_known,omitempty"`
 	PieceID   string `json:"piece,omitempty"`
+	First     uint64 `json:"first_channel,omitempty"` // the transfer id of its first channel
 
 	// Client.
 	Budget    voucher.Amount `json:"budget_atto,omitzero"`
