@@ -257,6 +257,9 @@ func (c *Client) CancelDeal(ctx context.Context, id DealID) error {
 // cancelStored ends a deal that is not running, on record only: the provider
 // finds out when it is idle for too long.
 func (c *Client) cancelStored(ctx context.Context, id DealID) error {
+	if r, err := c.book.get(ctx, id); err != nil || r.Phase.Final() {
+		return err
+	}
 	return c.changeStored(ctx, id, func(r *record, p voucher.DealProposal) error {
 		r.keep(r.deal(p.Params.Terms(), 0).step(failed{voucher.DealStatusCancelled, "client cancelled"}))
 		return nil

@@ -140,26 +140,39 @@ func (c *Client) prepare(ctx context.Context, r Request) (_ *clientDeal, err err
 	return d, nil
 }
 
-// find continues the deal on record that r is about: same root, selection and
-// provider, terms within r. Deals on record that r cannot continue stay there.
+// find continues the deal on record that r is about, if there is one.
 func (c *Client) find(ctx context.Context, r Request, store Store) (*clientDeal, error) {
-	records, err := c.book.open(ctx, r.Root.String())
+	rec, found, err := c.findRecord(ctx, r, store)
+	if err != nil || !found {
+		return nil, err
+	}
+	proposal, err := rec.proposal()
 	if err != nil {
 		return nil, err
+	}
+	d := newClientDeal(c, rec, proposal, r.Provider, store)
+	return d, d.refit(ctx, r)
+}
+
+// findRecord finds the open deal that r is about: same root, selection and
+// provider, terms within r. Deals on record that r cannot continue stay there.
+func (c *Client) findRecord(ctx context.Context, r Request, store Store) (record, bool, error) {
+	records, err := c.book.open(ctx, r.Root.String())
+	if err != nil {
+		return record{}, false, err
 	}
 	for _, rec := range records {
 		proposal, err := rec.proposal()
 		if err != nil {
-			return nil, err
+			return record{}, false, err
 		}
 		same := rec.Peer == r.Provider.ID.String() && selectors.Equal(proposal.Params.Selector, r.Selector)
 		if !same || rec.check() != nil || r.MaxPrice != nil && proposal.Params.PricePerByte > *r.MaxPrice || store.Written() < rec.Start {
 			continue
 		}
-		d := newClientDeal(c, rec, proposal, r.Provider, store)
-		return d, d.refit(ctx, r)
+		return rec, true, nil
 	}
-	return nil, nil
+	return record{}, false, nil
 }
 
 // refit gives a continued deal the budget and risk of the new request. What
@@ -206,22 +219,16 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 	if err := c.connect(ctx, r.Provider.AddrInfo); err != nil {
 		return nil, err
 	}
-	q := QueryResponse{PaymentAddress: r.Provider.Address}
-	if r.Ask != nil {
-		q.MinPricePerByte, q.UnsealPrice = r.Ask.PricePerByte, r.Ask.UnsealPrice
-		q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease = r.Ask.PaymentInterval, r.Ask.PaymentIntervalIncrease
-		if r.Expected != 0 {
-			q.ExpectedPayloadSize = &r.Expected
-		}
-	} else {
-		var err error
-		if q, err = askPeer(ctx, c.cfg.Host, r.Provider.ID, Query{PayloadCID: r.Root, QueryParams: QueryParams{PieceCID: r.PieceCID, Selector: r.Selector}}); err != nil {
-			return nil, err
-		}
+	q, err := c.askFor(ctx, r)
+	if err != nil {
+		return nil, err
 	}
 	expected, err := affordable(r, q, held)
 	if err != nil {
 		return nil, err
+	}
+	if err := c.permitted(ctx, q, expected); err != nil {
+		return nil, fmt.Errorf("%w; nothing was fetched or paid", err)
 	}
 	if _, err := store.Sync(); err != nil { // the deal's bytes begin behind what is durable
 		return nil, err
@@ -245,6 +252,20 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 		}
 	}
 	return c.make(ctx, rec, proposal, r, store)
+}
+
+// askFor asks the provider what it has and charges, unless r says it.
+func (c *Client) askFor(ctx context.Context, r Request) (QueryResponse, error) {
+	if r.Ask == nil {
+		return askPeer(ctx, c.cfg.Host, r.Provider.ID, Query{PayloadCID: r.Root, QueryParams: QueryParams{PieceCID: r.PieceCID, Selector: r.Selector}})
+	}
+	q := QueryResponse{PaymentAddress: r.Provider.Address}
+	q.MinPricePerByte, q.UnsealPrice = r.Ask.PricePerByte, r.Ask.UnsealPrice
+	q.MaxPaymentInterval, q.MaxPaymentIntervalIncrease = r.Ask.PaymentInterval, r.Ask.PaymentIntervalIncrease
+	if r.Expected != 0 {
+		q.ExpectedPayloadSize = &r.Expected
+	}
+	return q, nil
 }
 
 // make records a new deal.

@@ -1,0 +1,89 @@
+package retrievalmarket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/filecoin-project/go-address"
+
+	"github.com/tollgraph/tollgraph/selectors"
+)
+
+// Estimate is what a Request would come to if it were made now.
+type Estimate struct {
+	Answer  QueryResponse // of the provider; zero if it need not be asked
+	Deal    DealID        // the open deal that would go on; 0 if there is none
+	Held    Bytes         // of the selection that are here already
+	Bytes   Bytes         // to fetch; 0 if nothing, or if the provider does not say
+	Cost    Amount        // of those, and of unsealing
+	Refusal error         // why Retrieve would refuse: as it would return it; nil if it would not
+}
+
+// policy is what a RetrievalClientNode may have besides: a word on whether an
+// amount could be paid to a provider now. payment.Wallet has it.
+type policy interface {
+	Check(ctx context.Context, provider address.Address, amount Amount) error
+}
+
+// Estimate looks at what Retrieve would do with r, and does nothing of it. The
+// error says that this could not be found out: the provider is not reachable,
+// or the root is being retrieved (ErrBusy).
+func (c *Client) Estimate(ctx context.Context, r Request) (e Estimate, err error) {
+	if err := selectors.Check(r.Selector, selectors.Limits{}); err != nil {
+		return e, fmt.Errorf("estimate %s: %w", r.Root, err)
+	}
+	if err := c.keepRoot(r.Root); err != nil {
+		return e, err
+	}
+	defer c.release(r.Root)
+	store, err := c.cfg.Stores.Open(ctx, r.Root)
+	if err != nil {
+		return e, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	ls := store.LinkSystem()
+	selectors.AddReifiers(&ls)
+	complete, held, err := selectors.Complete(ctx, ls, r.Root, r.Selector, maxLocalLinks)
+	if err != nil {
+		return e, fmt.Errorf("look through what is held: %w", err)
+	}
+	e.Held = Bytes(held.Bytes)
+	if rec, found, err := c.findRecord(ctx, r, store); err != nil || found {
+		e.Deal = DealID(rec.ID)
+		return e, err
+	}
+	if complete {
+		return e, nil
+	}
+	return c.estimateNew(ctx, r, e)
+}
+
+// estimateNew asks the provider, as propose does.
+func (c *Client) estimateNew(ctx context.Context, r Request, e Estimate) (Estimate, error) {
+	if err := c.connect(ctx, r.Provider.AddrInfo); err != nil {
+		return e, err
+	}
+	var err error
+	if e.Answer, err = c.askFor(ctx, r); err != nil {
+		return e, err
+	}
+	if e.Answer.ExpectedPayloadSize != nil {
+		e.Bytes = e.Answer.ExpectedPayloadSize.Sub(e.Held)
+	}
+	e.Cost = e.Answer.Ask().Terms().Cost(e.Bytes)
+	if _, e.Refusal = affordable(r, e.Answer, e.Held); e.Refusal == nil {
+		e.Refusal = c.permitted(ctx, e.Answer, e.Bytes)
+	}
+	return e, nil
+}
+
+// permitted asks the node that pays whether its rules allow what is needed,
+// so that nothing is begun that cannot be paid.
+func (c *Client) permitted(ctx context.Context, q QueryResponse, expected Bytes) error {
+	rules, ok := c.cfg.Node.(policy)
+	if cost := q.Ask().Terms().Cost(expected); ok && !cost.IsZero() {
+		return rules.Check(ctx, q.PaymentAddress, cost)
+	}
+	return nil
+}
