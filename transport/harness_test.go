@@ -53,13 +53,18 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-func nodeHost(t testing.TB) host.Host {
+func newKey(t testing.TB) crypto.PrivKey {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := NewHost(HostConfig{Key: key, Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
+	return key
+}
+
+func nodeHost(t testing.TB) host.Host {
+	t.Helper()
+	h, err := NewHost(HostConfig{Key: newKey(t), Listen: []string{"/ip4/127.0.0.1/tcp/0"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,15 +17,14 @@ func (e *Exchange) RegisterIncomingRequestHook(h graphsync.OnIncomingRequestHook
 			return
 		}
 		w := &requestActions{IncomingRequestHookActions: ha}
+		// A resume may come as soon as h has released its lock on the channel, before
+		// it is noted here that there is something to resume: it waits.
+		s.enterHook()
 		defer func() {
-			switch {
-			case w.failed || !w.valid:
+			if w.failed || !w.valid {
 				e.table.reject(s)
-			case w.paused:
-				s.mu.Lock()
-				s.paused = true
-				s.mu.Unlock()
 			}
+			s.leaveRequestHook(w)
 		}()
 		defer e.recovered("request hook", w.TerminateWithError)
 		h(p, req, w)
@@ -90,7 +89,7 @@ func (a *blockActions) TerminateWithError(err error) {
 	a.OutgoingBlockHookActions.TerminateWithError(err)
 }
 
-// enterHook notes that a block is being decided on.
+// enterHook notes that the request or a block of it is being decided on.
 func (s *served) enterHook() {
 	s.mu.Lock()
 	s.hookEnd = make(chan struct{})
@@ -111,6 +110,15 @@ func (s *served) leaveHook(w *blockActions) (pause bool) {
 	s.wantPause = false
 	s.paused = w.paused || pause
 	return pause
+}
+
+// leaveRequestHook notes what was decided on the request itself.
+func (s *served) leaveRequestHook(w *requestActions) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.hookEnd)
+	s.hookEnd = nil
+	s.paused = w.paused && !w.failed
 }
 
 // RegisterRequestorCancelledListener registers l for cancelled requests, except

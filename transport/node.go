@@ -216,7 +216,7 @@ func (n *Node) startTransfers(ctx context.Context) error {
 	if err := m.Start(ctx); err != nil {
 		return fmt.Errorf("start data-transfer: %w", err)
 	}
-	n.raw, n.manager = m, n.quiet.Manager(WrapManager(m))
+	n.raw, n.manager = m, n.quiet.Manager(&guardedManager{m, n.cfg.Logger})
 	select {
 	case err := <-ready:
 		if err != nil {

@@ -272,6 +272,18 @@ func TestResumeBeforePause(t *testing.T) {
 			t.Error("an old resume undid a new pause")
 		}
 	})
+	t.Run("while the request is decided on", func(t *testing.T) {
+		e, f, s := pausing(t)
+		s.enterHook()
+		if err := e.Unpause(ctx, s.id, ext("x")); err != nil {
+			t.Fatal(err)
+		}
+		f.set(graphsync.Paused)
+		s.leaveRequestHook(&requestActions{valid: true, paused: true})
+		if got := <-f.resumed; len(got) != 1 {
+			t.Errorf("resumed with %v", got)
+		}
+	})
 	t.Run("request ends", func(t *testing.T) {
 		e, f, s := pausing(t)
 		s.enterHook()
