@@ -495,16 +495,15 @@ func TestNetworkGuard(t *testing.T) {
 // one asked for, even if it knows the id.
 func TestForeignRequests(t *testing.T) {
 	ctx := within(t, 30*time.Second)
-	release := make(chan datatransfer.ChannelID, 1)
-	n, store := guardedProvider(t, &validator{pull: func(chid datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
-		release <- chid
+	n, store := guardedProvider(t, &validator{pull: func(datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
 		return datatransfer.ValidationResult{Accepted: true, ForcePause: true}, nil
 	}})
 	d := buildDAG(t, store, 9, 4, 1000, nil)
+	w := watch(t, n.Transfers())
 	victim, thief := newAttacker(t, n.cfg.Host), newAttacker(t, n.cfg.Host)
 	r := newRequest(d.root, wholeDAG(), pull(t, 1, false, d.root, wholeDAG()))
 	victim.send(t, ctx, r)
-	chid := <-release
+	chid := w.until(t, ctx, "not accepted", func(e seen) bool { return e.code == datatransfer.PauseResponder }).chid
 	v := testVoucher()
 	m, err := message.VoucherRequest(1, &v)
 	if err != nil {
