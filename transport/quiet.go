@@ -107,13 +107,21 @@ func (q *Quiet) Flush() {
 }
 
 // forget drops a channel that is over. What it has gathered is lost: nothing
-// that happens to it counts any more.
+// that happens to it counts any more. It waits for nobody.
 func (q *Quiet) forget(chid datatransfer.ChannelID) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if c := q.channels[chid]; c != nil {
-		c.over.Store(true)
-		delete(q.channels, chid)
+	c := q.channels[chid]
+	delete(q.channels, chid)
+	q.mu.Unlock()
+	if c == nil {
+		return
+	}
+	c.over.Store(true)
+	for k := range c.tallies {
+		if t := &c.tallies[k]; t.mu.TryLock() { // if not, its timer runs out
+			t.disarm()
+			t.mu.Unlock()
+		}
 	}
 }
 
@@ -308,9 +316,14 @@ func (t *tally) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.loud = true
+	t.disarm()
+	t.held = t.flush()
+}
+
+// disarm stops the timer unless it is about to ring. It is called with mu held.
+func (t *tally) disarm() {
 	if t.armed && t.timer.Stop() {
 		t.armed = false
 		t.c.q.timers.Done()
 	}
-	t.held = t.flush()
 }

@@ -26,11 +26,12 @@ type quietChannel struct {
 	over    atomic.Bool // terminal: gather nothing
 
 	mu      sync.Mutex // guards the fields below
-	known   bool   // limit is data-transfer's
-	limit   uint64 // 0: none
-	updates int    // changes under way
-	lowest  uint64 // of the limits that are being set, 0: none
-	unsure  int    // requests under way that may set any limit
+	seen    bool       // data-transfer has told of it
+	known   bool       // limit is data-transfer's
+	limit   uint64     // 0: none
+	updates int        // changes under way
+	lowest  uint64     // of the limits that are being set, 0: none
+	unsure  int        // requests under way that may set any limit
 }
 
 // lower returns the lower of two limits, of which 0 is none.
@@ -78,6 +79,7 @@ func (c *quietChannel) learn(t *tally) (uint64, bool) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.seen = true
 	if !c.known {
 		c.known, c.limit = true, s.DataLimit()
 	}
@@ -141,7 +143,7 @@ func (c *quietChannel) certain() {
 func (c *quietChannel) begun() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.known
+	return c.seen
 }
 
 func (c *quietChannel) flush() {
