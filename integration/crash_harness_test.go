@@ -176,6 +176,12 @@ func (b *bench) startSeller(crashAt int) *process {
 	return p
 }
 
+// known reports whether the provider's address is known to the client.
+func (b *bench) known() bool {
+	_, err := os.Stat(b.path("address"))
+	return err == nil
+}
+
 func (b *bench) startClient(crashAt int) *process {
 	b.t.Helper()
 	p := b.start("client", b.client(b, crashAt))

@@ -171,6 +171,9 @@ func (b *bench) burnThrough(crashes int, rnd *mrand.Rand) (n int) {
 	}
 	seller := b.startSeller(fuse())
 	defer func() { seller.kill() }()
+	for ; !b.known(); n++ { // it crashed before it could be found
+		seller = b.startSeller(fuse())
+	}
 	client := b.startClient(fuse())
 	defer func() { client.kill() }()
 	deadline := time.After(2 * time.Minute)

@@ -250,6 +250,7 @@ func (d *clientDeal) look(ctx context.Context) {
 		d.openLine(ctx)
 	case d.line.open && now.Sub(d.line.opened) > d.patience(d.c.cfg.StallTimeout):
 		d.c.log.Info("channel stands still, opening another", "id", d.id)
+		d.c.checkConnection(d.provider.ID)
 		d.drop()
 	}
 }

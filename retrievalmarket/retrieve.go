@@ -93,6 +93,9 @@ func (c *Client) reserve(r Request) (DealID, error) {
 		c.roots[r.Root] = nil
 		return 0, nil
 	case d != nil && selectors.Equal(d.proposal.Params.Selector, r.Selector):
+		if d.provider.ID == r.Provider.ID {
+			c.knows(r.Provider.AddrInfo)
+		}
 		return d.id, nil
 	}
 	return 0, fmt.Errorf("%w: %s", ErrBusy, r.Root)
