@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -154,7 +155,12 @@ func (c *Client) Query(ctx context.Context, p RetrievalPeer, payload cid.Cid, pa
 // ErrUnreachable means that no connection to the provider could be made.
 var ErrUnreachable = errors.New("provider not reachable")
 
+// connect connects to a provider. libp2p would not try again for seconds after
+// it failed; what has a reason to try has a pace of its own.
 func (c *Client) connect(ctx context.Context, p peer.AddrInfo) error {
+	if n, ok := c.cfg.Host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
+		n.Backoff().Clear(p.ID)
+	}
 	if err := c.cfg.Host.Connect(ctx, p); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, p.ID, err)
 	}
@@ -215,7 +221,7 @@ func (c *Client) options(v datatransfer.TypedVoucher) []datatransfer.TransportOp
 	if d == nil {
 		return nil
 	}
-	return []datatransfer.TransportOption{c.cfg.UseStore(d.store.LinkSystem())}
+	return []datatransfer.TransportOption{c.cfg.UseStore(d.linkSystem())}
 }
 
 // onDisconnect tells the deals with a peer that the last connection to it is

@@ -19,9 +19,6 @@ const (
 	clientTick = 500 * time.Millisecond
 	// openTimeout bounds the opening of a channel.
 	openTimeout = 30 * time.Second
-	// lastWord is how long a client that has and paid everything waits for the
-	// provider to say so when nothing can tell it.
-	lastWord = 10 * time.Second
 	// keepEvery is how often progress alone is written to the record.
 	keepEvery = time.Second
 	// keepEnded bounds the deals of this run that are remembered with their error.
@@ -58,6 +55,7 @@ type clientDeal struct {
 	payAll   bool      // it stands still and nothing more comes: pay for all that is held
 	parked   string    // why no payment can be made
 	doneSaid bool      // the provider was told that nothing more is wanted
+	repeats  int       // how often the last payment was sent again at the end
 
 	mu    sync.Mutex
 	state ClientDealState        // guarded by mu

@@ -28,10 +28,10 @@ func (d *clientDeal) handle(ctx context.Context, note any) {
 		d.channelEvent(n)
 	case ackNote:
 		d.acknowledged(n)
+	case storeNote:
+		d.notKept(n.err)
 	case disconnectNote:
-		if d.line.open && !d.deal.Account.Ended {
-			d.drop()
-		}
+		d.disconnected()
 	case fundsNote:
 		n.reply <- d.fund(ctx, n.change(d.rec.Budget))
 	case cancelNote:
@@ -263,20 +263,6 @@ func (d *clientDeal) patience(usual time.Duration) time.Duration {
 	return usual
 }
 
-// lookSettling waits for the provider to agree that all is paid. One that only
-// takes vouchers, on a channel that is gone, can no longer say so.
-func (d *clientDeal) lookSettling(now time.Time) {
-	waited := now.Sub(d.progress)
-	if d.deal.settled() && d.courier.vouchers() && !d.line.open && waited > lastWord {
-		d.deal.Message = "complete; the provider did not acknowledge the last payment"
-		d.deal = d.deal.step(closed{})
-		return
-	}
-	if waited > d.c.cfg.Patience {
-		d.err = fmt.Errorf("%w: everything is here, the last payment is not acknowledged", ErrSuspended)
-	}
-}
-
 // openLine opens a data-transfer channel, aside: it can take its time.
 func (d *clientDeal) openLine(ctx context.Context) {
 	lineCtx, cancel := context.WithCancel(ctx) // bounds graphsync's request, so it lives as long as the channel
@@ -303,7 +289,7 @@ func (d *clientDeal) dial(ctx context.Context) openedNote {
 	}
 	chid, err := d.c.cfg.Transfers.OpenPullDataChannel(ctx, d.provider.ID,
 		datatransfer.TypedVoucher{Voucher: node, Type: voucher.ProposalType}, d.proposal.PayloadCID, d.proposal.Params.Selector,
-		datatransfer.WithTransportOptions(d.c.cfg.UseStore(d.store.LinkSystem())))
+		datatransfer.WithTransportOptions(d.c.cfg.UseStore(d.linkSystem())))
 	return openedNote{chid: chid, err: err}
 }
 

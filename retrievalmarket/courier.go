@@ -30,6 +30,7 @@ type courier struct {
 	last     *payFrame // guarded by mu; the latest that carried a payment
 	asVouch  bool      // guarded by mu; the provider has no payment stream
 	settledQ bool      // guarded by mu; the provider says that the deal is completed
+	sending  bool      // guarded by mu; something was taken and is not delivered yet
 
 	stream network.Stream // owned by run
 	reader *bufio.Reader  // owned by run
@@ -98,8 +99,22 @@ func (c *courier) take() *payFrame {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := c.pending
-	c.pending = nil
+	c.pending, c.sending = nil, f != nil
 	return f
+}
+
+// sent notes that what was taken is delivered.
+func (c *courier) sent() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sending = false
+}
+
+// idle reports whether everything is delivered.
+func (c *courier) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pending == nil && !c.sending
 }
 
 // putBack keeps f for the next try unless something newer waits.
@@ -134,6 +149,7 @@ func (c *courier) run(ctx context.Context) {
 			pause = min(max(2*pause, 100*time.Millisecond), 3*time.Second)
 			continue
 		}
+		c.sent()
 		pause = 0
 	}
 }
@@ -243,6 +259,9 @@ func (c *courier) deliverVoucher(ctx context.Context, f *payFrame) error {
 	}
 	node, err := f.payment.Encode()
 	if err != nil {
+		return err
+	}
+	if err := c.d.c.connect(ctx, c.d.provider.AddrInfo); err != nil {
 		return err
 	}
 	return c.d.c.cfg.Transfers.SendVoucher(ctx, chid, datatransfer.TypedVoucher{Voucher: node, Type: voucher.PaymentType})
