@@ -45,6 +45,11 @@ type GuardConfig struct {
 	// the one goroutine that serves all peers. Default 16 MiB.
 	Window uint64
 
+	// TotalWindow is the same for all peers together. At that point each still gets
+	// one block at a time. It must be well below graphsync's MaxMemoryResponder.
+	// Default 1 GiB.
+	TotalWindow uint64
+
 	// KeepChannels is how many channels Progress remembers. Default 65536.
 	KeepChannels int
 
@@ -64,6 +69,7 @@ func (c GuardConfig) withDefaults() GuardConfig {
 	c.MaxLivePerPeer = orDefault(c.MaxLivePerPeer, 64)
 	c.MaxResent = orDefault(c.MaxResent, 64<<20)
 	c.Window = orDefault(c.Window, 16<<20)
+	c.TotalWindow = orDefault(c.TotalWindow, 1<<30)
 	c.KeepChannels = orDefault(c.KeepChannels, 1<<16)
 	c.GoneAfter = orDefault(c.GoneAfter, 30*time.Second)
 	c.SettleTimeout = orDefault(c.SettleTimeout, 5*time.Second)
@@ -118,7 +124,7 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 		cfg:           cfg,
 		self:          self,
 		table:         newTable(cfg.KeepChannels),
-		flow:          newFlow(cfg.Window),
+		flow:          newFlow(cfg.Window, cfg.TotalWindow),
 		counts:        newCounts(),
 		asked:         make(map[peer.ID]struct{}),
 		log:           cfg.Logger,

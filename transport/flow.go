@@ -8,14 +8,17 @@ import (
 )
 
 // flow holds back traversals so that at most window block bytes are queued for
-// one peer. Graphsync has a limit of its own, but it is awaited by the goroutine
-// that serves all peers as soon as anything but a block is sent to a peer that
-// has reached it. With the window below that limit this never happens.
+// one peer and most for all, but always a block for each. Graphsync has limits of
+// its own, but they are awaited by the goroutine that serves all peers as soon as
+// anything but a block is sent to a peer that has reached them. With these below
+// those that never happens.
 type flow struct {
-	window uint64
+	window, most uint64
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
+	total  uint64        // queued for all peers
+	wake   chan struct{} // closed and replaced when total falls; nil if nobody waits for that
 	peers  map[peer.ID]*peerFlow
 	queued map[graphsync.RequestID]uint64 // by request, the part of its peer's sum
 }
@@ -26,40 +29,66 @@ type peerFlow struct {
 	wake chan struct{} // closed and replaced when sum falls; nil if nobody waits
 }
 
-func newFlow(window uint64) *flow {
-	return &flow{window: window, peers: make(map[peer.ID]*peerFlow), queued: make(map[graphsync.RequestID]uint64)}
+func newFlow(window, most uint64) *flow {
+	return &flow{window: window, most: most, peers: make(map[peer.ID]*peerFlow), queued: make(map[graphsync.RequestID]uint64)}
 }
 
 // queue counts n bytes for the peer of s and waits while that would exceed the
-// window. A single block larger than the window passes when nothing else is
-// queued. It returns at once when the request has ended or failed.
+// window or all that may be queued. When nothing else is queued for the peer a
+// block passes whatever its size. It returns at once when the request has ended
+// or failed.
 func (f *flow) queue(s *served, n uint64) {
 	for {
-		f.mu.Lock()
-		pf := f.peers[s.peer]
-		if pf == nil {
-			pf = &peerFlow{}
-			f.peers[s.peer] = pf
-		}
-		if f.closed || s.over() {
-			f.mu.Unlock() // what a request that has ended sends is not reported back
+		peers, all, ok := f.tryQueue(s, n)
+		if ok {
 			return
 		}
-		if pf.sum == 0 || pf.sum+n <= f.window {
-			pf.sum += n
-			f.queued[s.id] += n
-			f.mu.Unlock()
-			return
-		}
-		if pf.wake == nil {
-			pf.wake = make(chan struct{})
-		}
-		wake := pf.wake
-		f.mu.Unlock()
-		select {
-		case <-wake:
+		select { // one of the two is nil
+		case <-peers:
+		case <-all:
 		case <-s.done:
 		}
+	}
+}
+
+// tryQueue counts n bytes unless it is to be waited: for less to be queued for
+// the peer, or for all.
+func (f *flow) tryQueue(s *served, n uint64) (peers, all <-chan struct{}, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || s.over() {
+		return nil, nil, true // what a request that has ended sends is not reported back
+	}
+	pf := f.peers[s.peer]
+	if pf == nil {
+		pf = &peerFlow{}
+		f.peers[s.peer] = pf
+	}
+	switch {
+	case pf.sum != 0 && pf.sum+n > f.window:
+		return waitOn(&pf.wake), nil, false
+	case pf.sum != 0 && f.total+n > f.most:
+		return nil, waitOn(&f.wake), false
+	}
+	pf.sum += n
+	f.total += n
+	f.queued[s.id] += n
+	return nil, nil, true
+}
+
+// waitOn returns *wake, made if need be.
+func waitOn(wake *chan struct{}) <-chan struct{} {
+	if *wake == nil {
+		*wake = make(chan struct{})
+	}
+	return *wake
+}
+
+// signal wakes those that wait on *wake.
+func signal(wake *chan struct{}) {
+	if *wake != nil {
+		close(*wake)
+		*wake = nil
 	}
 }
 
@@ -77,7 +106,7 @@ func (f *flow) drop(s *served) {
 	f.less(s, f.queued[s.id])
 	delete(f.queued, s.id)
 	if pf := f.peers[s.peer]; pf != nil {
-		pf.signal() // s itself may wait
+		signal(&pf.wake) // s itself may wait
 		if pf.sum == 0 {
 			delete(f.peers, s.peer)
 		}
@@ -91,16 +120,11 @@ func (f *flow) less(s *served, n uint64) {
 		return
 	}
 	f.queued[s.id] -= n
-	pf.sum -= min(n, pf.sum)
+	pf.sum -= n
+	f.total -= n
 	if n != 0 {
-		pf.signal()
-	}
-}
-
-func (pf *peerFlow) signal() {
-	if pf.wake != nil {
-		close(pf.wake)
-		pf.wake = nil
+		signal(&pf.wake)
+		signal(&f.wake)
 	}
 }
 
@@ -109,8 +133,9 @@ func (f *flow) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
+	signal(&f.wake)
 	for _, pf := range f.peers {
-		pf.signal()
+		signal(&pf.wake)
 	}
 }
 

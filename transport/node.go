@@ -54,9 +54,9 @@ type Config struct {
 	// of its client, whom that costs risk when it pays ahead. Default 8 MiB.
 	MemoryPerPeer uint64
 
-	// Memory is how many bytes are queued for all peers. At that point all wait, so
-	// it should be MemoryPerPeer times the number of slow peers to be served.
-	// Default 1 GiB.
+	// Memory is how many bytes are queued for all peers. At that point each gets one
+	// block at a time, so it should be MemoryPerPeer times the number of slow peers
+	// to be served. Default 1 GiB.
 	Memory uint64
 
 	// MaxLinks is how many links one request may traverse, of others' and of this
@@ -78,7 +78,7 @@ type Config struct {
 	// Quiet says how much progress is gathered before data-transfer hears of it.
 	Quiet QuietConfig
 
-	// Guard and NetworkGuard set the limits of the two guards. Window, Network,
+	// Guard and NetworkGuard set the limits of the two guards. The windows, Network,
 	// Connected, ClosePeer and Logger are filled in by the node if not set.
 	Guard        GuardConfig
 	NetworkGuard NetworkGuard
@@ -105,6 +105,7 @@ func (c Config) fill() (Config, error) {
 		c.Logger = slog.Default()
 	}
 	c.Guard.Window = orDefault(c.Guard.Window, c.MemoryPerPeer)
+	c.Guard.TotalWindow = orDefault(c.Guard.TotalWindow, c.Memory)
 	if c.Guard.Logger == nil {
 		c.Guard.Logger = c.Logger
 	}
@@ -182,13 +183,14 @@ func (n *Node) assemble() {
 	// The guard keeps blocks within the window; what is above it is for messages,
 	// and for the bytes of messages that graphsync never gives back.
 	room := max(c.Guard.Window, 16<<20)
+	const unlimited = 1 << 62 // the guard's TotalWindow holds
 	gs := gsimpl.New(gsctx, n.network, denyAll(),
 		gsimpl.RejectAllRequestsByDefault(),
 		gsimpl.MaxInProgressIncomingRequests(c.MaxInProgress),
 		gsimpl.MaxInProgressIncomingRequestsPerPeer(c.MaxInProgressPerPeer),
 		gsimpl.MaxInProgressOutgoingRequests(c.MaxInProgress),
 		gsimpl.MaxMemoryPerPeerResponder(c.Guard.Window+room),
-		gsimpl.MaxMemoryResponder(max(c.Memory, c.Guard.Window)+room),
+		gsimpl.MaxMemoryResponder(unlimited),
 		gsimpl.MaxLinksPerIncomingRequests(c.MaxLinks),
 		gsimpl.MaxLinksPerOutgoingRequests(c.MaxLinks),
 		gsimpl.MessageSendRetries(c.SendRetries+1), // it counts the first time too

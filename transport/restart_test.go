@@ -193,3 +193,27 @@ func TestSlowReader(t *testing.T) {
 		t.Errorf("slow peer: status %v, %d of %d bytes", s, got, big.size)
 	}
 }
+
+// TestRestartAtTheEnd restarts channels just as they complete. In the plain
+// stack the hook of the restart holds the channel's lock and waits for its state
+// machine, which waits for the lock to clean up: that ends all serving.
+func TestRestartAtTheEnd(t *testing.T) {
+	ctx := within(t, 60*time.Second)
+	n, store := guardedProvider(t, &validator{})
+	d := buildDAG(t, store, 37, 1, 100, nil)
+	all := wholeDAG()
+	a := newAttacker(t, n.cfg.Host)
+	for id := range datatransfer.TransferID(100) {
+		r := newRequest(d.root, all, pull(t, id, false, d.root, all), dedup(n, a, id))
+		a.send(t, ctx, r)
+		if s, _ := a.outcome(ctx, r.ID()); s != graphsync.RequestCompletedFull {
+			t.Fatalf("channel %d: status %v", id, s)
+		}
+		// Now the provider completes the channel.
+		again := newRequest(d.root, all, pull(t, id, true, d.root, all), dedup(n, a, id))
+		a.send(t, ctx, again)
+		if s, _ := a.outcome(ctx, again.ID()); !s.IsTerminal() {
+			t.Fatalf("channel %d: serving has stopped", id)
+		}
+	}
+}
