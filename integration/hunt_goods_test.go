@@ -90,7 +90,7 @@ func (g *randomGoods) add(t testing.TB, mark uint64, sealed bool, sizes []int) r
 	for first := len(sizes) != 1; first || len(level) > 1; first = false {
 		var up []cid.Cid
 		for len(up) == 0 || len(level) > 0 {
-			n := min(len(level), 2+r.IntN(120))
+			n := min(len(level), 4+r.IntN(120))
 			up, level = append(up, g.list(t, &dag, mark, level[:n])), level[n:]
 		}
 		level = up
