@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-graphsync"
 	gsimpl "github.com/ipfs/go-graphsync/impl"
 	"github.com/ipld/go-ipld-prime"
@@ -274,84 +272,6 @@ func (e *Exchange) ended(id graphsync.RequestID) {
 	e.flow.drop(s)
 	if e.cfg.Network != nil {
 		e.cfg.Network.forget(s.peer, id)
-	}
-}
-
-// failed is called when something of a request could not be sent. Graphsync
-// ends such a request without telling, a running one at its next block.
-func (e *Exchange) failed(id graphsync.RequestID) {
-	s := e.table.get(id)
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	first := !s.dying
-	s.dying = true
-	s.mu.Unlock()
-	e.flow.drop(s)
-	if first {
-		e.spawn(func() { e.settle(e.ctx, s.channel) })
-	}
-}
-
-// settle ends the live requests of a channel and waits until graphsync has let
-// go of them, at most SettleTimeout. It must not be called on a goroutine of
-// graphsync.
-func (e *Exchange) settle(ctx context.Context, chid datatransfer.ChannelID) bool {
-	return e.settleAll(ctx, e.table.live(chid))
-}
-
-func (e *Exchange) settleAll(ctx context.Context, ss []*served) bool {
-	if len(ss) == 0 {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.SettleTimeout)
-	defer cancel()
-	for _, s := range ss {
-		e.cancel(ctx, s)
-	}
-	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		turn, done := context.WithTimeout(ctx, wait)
-		over := await(turn, ss)
-		done()
-		if over || ctx.Err() != nil {
-			return over
-		}
-		e.sweep(ss)
-	}
-}
-
-// cancel ends a request as if its peer had cancelled it: nothing needs to be
-// sent for that to take effect.
-func (e *Exchange) cancel(ctx context.Context, s *served) {
-	if e.cfg.Network != nil && e.cfg.Network.cancel(ctx, s.peer, s.id) {
-		return
-	}
-	if err := e.GraphExchange.Cancel(ctx, s.id); errors.As(err, new(graphsync.RequestNotFoundErr)) {
-		e.ended(s.id)
-	}
-}
-
-// sweep ends the requests that graphsync no longer runs. It asks, because
-// graphsync does not tell of a request that ended after a send failed.
-func (e *Exchange) sweep(ss []*served) {
-	gs, ok := e.GraphExchange.(stater)
-	if !ok {
-		return
-	}
-	for _, s := range ss {
-		state, has := gs.PeerState(s.peer).IncomingState.RequestStates[s.id]
-		if !has || state == graphsync.CompletingSend {
-			e.ended(s.id)
-		}
-	}
-}
-
-// gone ends the requests of a peer that went away.
-func (e *Exchange) gone(p peer.ID) {
-	if ss := e.table.ofPeer(p); len(ss) != 0 {
-		e.log.Info("ending the requests of a peer that went away", "peer", p, "requests", len(ss))
-		e.settleAll(e.ctx, ss)
 	}
 }
 

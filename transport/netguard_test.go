@@ -1,0 +1,129 @@
+package transport
+
+import (
+	"context"
+	"testing"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/filecoin-project/go-data-transfer/v2/message"
+	"github.com/ipfs/go-graphsync"
+	gsmsg "github.com/ipfs/go-graphsync/message"
+	gsnet "github.com/ipfs/go-graphsync/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// netStub is a network and the graphsync on it, without either.
+type netStub struct {
+	gsnet.GraphSyncNetwork
+	delegate gsnet.Receiver
+	got      []gsmsg.GraphSyncMessage
+}
+
+func (s *netStub) SetDelegate(r gsnet.Receiver) { s.delegate = r }
+
+func (s *netStub) ReceiveMessage(_ context.Context, _ peer.ID, m gsmsg.GraphSyncMessage) {
+	s.got = append(s.got, m)
+}
+func (s *netStub) ReceiveError(peer.ID, error) {}
+func (s *netStub) Connected(peer.ID)           {}
+func (s *netStub) Disconnected(peer.ID)        {}
+
+// TestNetworkGuard checks what passes the guarded network, and as what the rest
+// is counted.
+func TestNetworkGuard(t *testing.T) {
+	ctx := t.Context()
+	root := buildDAG(t, newMemStore(), 1, 1, 10, nil).root
+	ok := func(id datatransfer.TransferID) gsmsg.GraphSyncRequest {
+		return newRequest(root, wholeDAG(), pull(t, id, false, root, wholeDAG()))
+	}
+	guard := func(cfg NetworkGuard) (*netStub, *GuardedNetwork) {
+		cfg.Logger = quiet()
+		s := &netStub{}
+		n := WrapNetwork(s, cfg)
+		n.SetDelegate(s)
+		return s, n
+	}
+	t.Run("null", func(t *testing.T) {
+		s, n := guard(NetworkGuard{})
+		bad := nullRequests(t, root)
+		for _, r := range bad {
+			s.delegate.ReceiveMessage(ctx, "p", requestsMessage(r))
+		}
+		if len(s.got) != 0 || n.Dropped()[ReasonMalformed] != uint64(len(bad)) {
+			t.Errorf("passed %v, dropped %v", s.got, n.Dropped())
+		}
+	})
+	t.Run("rate", func(t *testing.T) {
+		s, n := guard(NetworkGuard{Rate: 0.001, Burst: 3})
+		for id := range datatransfer.TransferID(5) {
+			s.delegate.ReceiveMessage(ctx, "p", requestsMessage(ok(id)))
+		}
+		s.delegate.ReceiveMessage(ctx, "q", requestsMessage(ok(1)))
+		if len(s.got) != 4 || n.Dropped()[ReasonRate] != 2 {
+			t.Errorf("passed %d, dropped %v", len(s.got), n.Dropped())
+		}
+	})
+	t.Run("too many in a message", func(t *testing.T) {
+		s, n := guard(NetworkGuard{MaxRequests: 2})
+		s.delegate.ReceiveMessage(ctx, "p", requestsMessage(ok(1), ok(2), ok(3)))
+		if len(s.got) != 1 || len(s.got[0].Requests()) != 2 || n.Dropped()[ReasonRate] != 1 {
+			t.Errorf("passed %v, dropped %v", s.got, n.Dropped())
+		}
+	})
+	t.Run("cancel before the rest", func(t *testing.T) {
+		s, _ := guard(NetworkGuard{})
+		first, second := ok(1), ok(2)
+		s.delegate.ReceiveMessage(ctx, "p", requestsMessage(first))
+		s.delegate.ReceiveMessage(ctx, "p", requestsMessage(second, gsmsg.NewCancelRequest(first.ID())))
+		if len(s.got) != 3 || s.got[1].Requests()[0].Type() != graphsync.RequestTypeCancel || s.got[2].Requests()[0].ID() != second.ID() {
+			t.Errorf("passed %v", s.got)
+		}
+	})
+	t.Run("id in use, and again after a cancel", func(t *testing.T) {
+		s, n := guard(NetworkGuard{})
+		r := ok(1)
+		for _, m := range []gsmsg.GraphSyncRequest{r, r, gsmsg.NewCancelRequest(r.ID()), r} {
+			s.delegate.ReceiveMessage(ctx, "p", requestsMessage(m))
+		}
+		if len(s.got) != 3 || n.Dropped()[ReasonDuplicate] != 1 {
+			t.Errorf("passed %d, dropped %v", len(s.got), n.Dropped())
+		}
+	})
+	t.Run("update without a voucher", func(t *testing.T) {
+		s, n := guard(NetworkGuard{})
+		r := ok(1)
+		s.delegate.ReceiveMessage(ctx, "p", requestsMessage(r))
+		s.delegate.ReceiveMessage(ctx, "p", requestsMessage(gsmsg.NewUpdateRequest(r.ID(), dtExt(t, message.CancelRequest(1)))))
+		if len(s.got) != 1 || n.Dropped()[ReasonUpdate] != 1 {
+			t.Errorf("passed %d, dropped %v", len(s.got), n.Dropped())
+		}
+	})
+	t.Run("repeat offender", func(t *testing.T) {
+		closed := make(chan peer.ID, 1)
+		s, _ := guard(NetworkGuard{Offences: 2, ClosePeer: func(p peer.ID) { closed <- p }})
+		for range 2 {
+			s.delegate.ReceiveMessage(ctx, "p", requestsMessage(newRequest(root, nil)))
+		}
+		if p := <-closed; p != "p" {
+			t.Errorf("closed %q", p)
+		}
+	})
+	t.Run("null in a response", func(t *testing.T) {
+		s, n := guard(NetworkGuard{})
+		bad := gsmsg.NewResponse(graphsync.NewRequestID(), graphsync.PartialResponse, nil, graphsync.ExtensionData{Name: "x"})
+		good := gsmsg.NewResponse(graphsync.NewRequestID(), graphsync.PartialResponse, nil)
+		m := gsmsg.NewMessage(nil, map[graphsync.RequestID]gsmsg.GraphSyncResponse{bad.RequestID(): bad, good.RequestID(): good}, nil)
+		s.delegate.ReceiveMessage(ctx, "p", m)
+		if len(s.got) != 1 || len(s.got[0].Responses()) != 1 || n.Dropped()[ReasonMalformed] != 1 {
+			t.Errorf("passed %v, dropped %v", s.got, n.Dropped())
+		}
+	})
+	t.Run("deaf when closed", func(t *testing.T) {
+		s, n := guard(NetworkGuard{})
+		_ = n.Close()
+		s.delegate.ReceiveMessage(ctx, "p", requestsMessage(ok(1)))
+		if len(s.got) != 0 {
+			t.Errorf("passed %v", s.got)
+		}
+	})
+}
