@@ -38,8 +38,16 @@ fuzz:
 		done; \
 	done
 
-## bench: every benchmark
+## bench: the market against bitswap, graphsync, HTTP and a bare stream; writes build/bench.json
 bench:
+	$(GO) run ./integration/bench -suite
+
+## bench-quick: the same with small sizes, under two minutes
+bench-quick:
+	$(GO) run ./integration/bench -quick
+
+## bench-parts: every benchmark of the packages
+bench-parts:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 ## interop: the wire, against go-retrieval-types; a module of its own

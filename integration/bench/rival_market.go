@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/payment"
+	"github.com/tollgraph/tollgraph/piece"
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/selectors"
+	"github.com/tollgraph/tollgraph/transport"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// stopTimeout bounds the stopping of a library.
+const stopTimeout = 5 * time.Second
+
+// terms are how a market rival deals.
+type terms int
+
+const (
+	free   terms = iota
+	paid         // ahead of receipt, as far as a client risks by default
+	strict       // after receipt
+)
+
+// piecesInMemory are the goods as a provider's one piece.
+type piecesInMemory struct{ g *goods }
+
+func (p piecesInMemory) Find(c cid.Cid, _ *cid.Cid) (market.Piece, bool) {
+	_, has := p.g.blocks[c]
+	return market.Piece{ID: p.g.root, Size: market.Bytes(p.g.bytes)}, has
+}
+
+func (p piecesInMemory) LinkSystem(cid.Cid) ipld.LinkSystem {
+	ls := p.g.links()
+	selectors.AddReifiers(&ls)
+	return ls
+}
+
+func (p piecesInMemory) BlockSize(c cid.Cid) (uint64, bool) {
+	b, has := p.g.blocks[c]
+	return uint64(len(b)), has
+}
+
+func (p piecesInMemory) Unseal(context.Context, cid.Cid) error { return nil }
+
+// piecesOnDisk are CARs as a provider's pieces.
+type piecesOnDisk struct{ *piece.Store }
+
+func (p piecesOnDisk) Find(c cid.Cid, want *cid.Cid) (market.Piece, bool) {
+	info, ok := p.Store.Find(c, want)
+	return market.Piece{ID: info.ID, Size: market.Bytes(info.Size), Sealed: info.Sealed}, ok
+}
+
+func (p piecesOnDisk) LinkSystem(id cid.Cid) ipld.LinkSystem {
+	ls := p.Store.LinkSystem(id)
+	selectors.AddReifiers(&ls)
+	return ls
+}
+
+func (p piecesOnDisk) BlockSize(c cid.Cid) (uint64, bool) { return p.Size(c) }
+
+// pieces opens the CAR of the goods.
+func (f *field) pieces(ctx context.Context) (*piece.Store, error) {
+	s, err := piece.Open(ctx, piece.Config{Paths: []string{f.goods.car}, IndexDir: filepath.Join(f.dir, "index"), Logger: silent})
+	if err != nil {
+		return nil, err
+	}
+	f.atEnd(func() { _ = s.Close() })
+	return s, nil
+}
+
+// sinkStore is a sink as a client's store: what arrives is as durable as it gets.
+type sinkStore struct{ *sink }
+
+func (s sinkStore) LinkSystem() ipld.LinkSystem {
+	ls := s.links()
+	selectors.AddReifiers(&ls)
+	return ls
+}
+
+func (s sinkStore) Written() uint64       { return s.held() }
+func (s sinkStore) Sync() (uint64, error) { return s.held(), nil }
+func (s sinkStore) Close() error          { return nil }
+
+// partialStore is a CAR that is being received.
+type partialStore struct{ *piece.Partial }
+
+func (s partialStore) LinkSystem() ipld.LinkSystem {
+	ls := s.Partial.LinkSystem()
+	selectors.AddReifiers(&ls)
+	return ls
+}
+
+// emptyStores gives every deal an empty store.
+type emptyStores struct{ f *field }
+
+func (s emptyStores) Open(_ context.Context, root cid.Cid) (market.Store, error) {
+	if !s.f.c.Disk {
+		return sinkStore{newSink()}, nil
+	}
+	dir, err := s.f.fresh("deal")
+	if err != nil {
+		return nil, err
+	}
+	p, err := piece.OpenPartial(filepath.Join(dir, "copy.car"), root)
+	if err != nil {
+		return nil, err
+	}
+	return partialStore{p}, nil
+}
+
+// trade is a provider and a client of the market.
+type trade struct {
+	f      *field
+	terms  terms
+	client *market.Client
+	to     market.RetrievalPeer
+	last   market.ClientDealState
+}
+
+func makeMarket(ctx context.Context, f *field, t terms) (rival, error) {
+	provider, client, err := f.hosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.sell(ctx, provider, t); err != nil {
+		return nil, err
+	}
+	r := &trade{f: f, terms: t, to: market.RetrievalPeer{AddrInfo: peer.AddrInfo{ID: provider.ID()}}}
+	r.client, err = f.buy(ctx, client)
+	return r, err
+}
+
+func (f *field) node(ctx context.Context, h host.Host, dir string) (*transport.Node, error) {
+	n, err := transport.New(ctx, transport.Config{
+		Host: h, StateDir: filepath.Join(dir, "transfer"), Network: transport.NewNetwork(h, transport.NetworkConfig{}), Logger: silent,
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.atEnd(func() { _ = n.Close() })
+	return n, nil
+}
+
+func (f *field) sell(ctx context.Context, h host.Host, t terms) error {
+	dir, err := f.fresh("provider")
+	if err != nil {
+		return err
+	}
+	n, err := f.node(ctx, h, dir)
+	if err != nil {
+		return err
+	}
+	db, err := market.OpenDatabase(filepath.Join(dir, "tollgraph.db"))
+	if err != nil {
+		return err
+	}
+	f.atEnd(func() { _ = db.Close() })
+	key, err := payment.LoadOrCreateKey(filepath.Join(dir, "wallet.key"))
+	if err != nil {
+		return err
+	}
+	if err := payment.Migrate(ctx, db); err != nil {
+		return err
+	}
+	till, err := payment.NewTill(db, key.Address(), payment.TillConfig{DefaultCredit: voucher.OneFIL})
+	if err != nil {
+		return err
+	}
+	cfg := market.ProviderConfig{
+		Host: h, Transfers: n.Transfers(), UseStore: transport.UseStore, Pieces: f.goods.memory, Node: till, DB: db, PayTo: key.Address(), Logger: silent,
+		Meter: func(chid datatransfer.ChannelID) (market.Progress, bool) {
+			p, ok := n.Meter.Progress(chid)
+			return market.Progress{SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests}, ok
+		},
+	}
+	if t != free {
+		cfg.Ask = voucher.Ask{PricePerByte: 1, PaymentInterval: voucher.Bytes(f.c.Interval)}
+	}
+	if f.c.Disk {
+		s, err := f.pieces(ctx)
+		if err != nil {
+			return err
+		}
+		cfg.Pieces = piecesOnDisk{s}
+	}
+	p, err := market.NewProvider(cfg)
+	if err != nil {
+		return err
+	}
+	f.atEnd(func() { _ = p.Close() })
+	return p.Start(ctx)
+}
+
+func (f *field) buy(ctx context.Context, h host.Host) (*market.Client, error) {
+	dir, err := f.fresh("client")
+	if err != nil {
+		return nil, err
+	}
+	n, err := f.node(ctx, h, dir)
+	if err != nil {
+		return nil, err
+	}
+	db, err := market.OpenDatabase(filepath.Join(dir, "tollgraph.db"))
+	if err != nil {
+		return nil, err
+	}
+	f.atEnd(func() { _ = db.Close() })
+	key, err := payment.LoadOrCreateKey(filepath.Join(dir, "wallet.key"))
+	if err != nil {
+		return nil, err
+	}
+	if err := payment.Migrate(ctx, db); err != nil {
+		return nil, err
+	}
+	wallet, err := payment.NewWallet(db, key, payment.WalletConfig{})
+	if err != nil {
+		return nil, err
+	}
+	c, err := market.NewClient(ctx, market.ClientConfig{
+		Host: h, Transfers: n.Transfers(), UseStore: transport.UseStore, Stores: emptyStores{f}, DB: db, Node: wallet, Wallet: wallet.Address(), Logger: silent,
+	})
+	if err != nil {
+		return nil, err
+	}
+	f.atEnd(func() { _ = c.Close() })
+	return c, nil
+}
+
+func (r *trade) fetch(ctx context.Context) error {
+	req := market.Request{Provider: r.to, Root: r.f.goods.root, Budget: voucher.OneFIL}
+	if r.terms == strict {
+		req.AtRisk = new(market.Bytes)
+	}
+	got, err := r.client.Get(ctx, req)
+	if err != nil {
+		return err
+	}
+	r.last = got
+	if r.terms != free && got.FundsSpent != voucher.Price(1).Of(voucher.Bytes(r.f.goods.bytes)) {
+		return fmt.Errorf("%s paid for %d bytes", got.FundsSpent, r.f.goods.bytes)
+	}
+	return r.f.complete(uint64(got.TotalReceived))
+}
+
+// note tells what the last deal took.
+func (r *trade) note() string {
+	if r.terms == free {
+		return ""
+	}
+	return fmt.Sprintf("%d payments, %d stalls", r.last.Payments, r.last.Stalls)
+}
+
+func (r *trade) close() {}
+
+var errNoRival = errors.New("no such rival")
+
+// removeAll is os.RemoveAll for what nobody waits for.
+func removeAll(dir string) { _ = os.RemoveAll(dir) }
