@@ -180,3 +180,31 @@ func (c *Client) keepRoot(root cid.Cid) error {
 	c.roots[root] = nil
 	return nil
 }
+
+// OpenDeals returns the ids of the deals that have not ended, the last changed
+// first: those that run, and those that could go on.
+func (c *Client) OpenDeals(ctx context.Context) ([]DealID, error) {
+	records, err := c.book.open(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]DealID, 0, len(records))
+	for _, r := range records {
+		ids = append(ids, DealID(r.ID))
+	}
+	return ids, nil
+}
+
+// SetAsk changes all that is charged, at once, for deals that begin from now on.
+func (p *Provider) SetAsk(ask voucher.Ask) error {
+	if err := ask.Validate(); err != nil {
+		return err
+	}
+	if p.cfg.Node == nil && !ask.Terms().Free() {
+		return errors.New("provider: a price needs a Node that takes payments")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ask = ask
+	return nil
+}
