@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/tollgraph/tollgraph/payment"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -22,12 +23,21 @@ func (a *app) advise(ctx context.Context, err error) error {
 		return &exitError{exitInterrupted, fmt.Errorf("interrupted; what arrived is kept and paid for; to go on:\n  %s", a.again(nil))}
 	case errors.Is(err, market.ErrSuspended):
 		return &exitError{exitCode(err), fmt.Errorf("%w; what arrived is kept and paid for; to go on:\n  %s", err, a.again(nil))}
+	}
+	return adviseRefusal(err)
+}
+
+// adviseRefusal adds to the reason why nothing was begun what the user can do.
+func adviseRefusal(err error) error {
+	switch {
 	case errors.Is(err, market.ErrNotFound):
 		return fmt.Errorf("%w; check the CID, or name another provider; nothing was fetched or paid", err)
 	case errors.Is(err, market.ErrPrice):
-		return fmt.Errorf("%w; allow it with a higher --max-price", err)
+		return fmt.Errorf("%w; allow it with a higher --max-price, or tollgraph budget set --max-price where that is the limit", err)
 	case errors.Is(err, market.ErrBudget):
 		return fmt.Errorf("%w; allow it with a larger --budget", err)
+	case errors.Is(err, payment.ErrBudget):
+		return fmt.Errorf("%w; allow it with tollgraph budget set", err)
 	case errors.Is(err, market.ErrUnreachable):
 		return adviseUnreachable(err)
 	}

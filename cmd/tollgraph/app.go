@@ -52,8 +52,8 @@ func (a *app) root() *cli.Command {
 			&cli.BoolFlag{Name: "version", Aliases: []string{"v"}, Usage: "print the version", Local: true},
 		},
 		Commands: []*cli.Command{
-			a.demoCommand(), a.serveCommand(), a.queryCommand(), a.quoteCommand(), a.fetchCommand(),
-			a.dealsCommand(), a.walletCommand(), a.carCommand(),
+			a.demoCommand(), a.serveCommand(), a.daemonCommand(), a.queryCommand(), a.quoteCommand(), a.fetchCommand(),
+			a.dealsCommand(), a.askCommand(), a.budgetCommand(), a.walletCommand(), a.channelCommand(), a.creditCommand(), a.carCommand(),
 		},
 		Action: a.top,
 	}

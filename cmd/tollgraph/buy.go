@@ -51,21 +51,26 @@ func (a *app) buy(ctx context.Context, b *buyer, p purchase) (receipt, error) {
 		}
 	})
 	began := time.Now()
-	state, err := b.Get(ctx, market.Request{
-		Provider: p.from, Root: p.root, Selector: p.selector,
-		Budget: p.budget, MaxPrice: p.maxPrice, AtRisk: p.atRisk, Output: p.output.path,
-	})
+	state, err := b.Get(ctx, p.request())
 	took := time.Since(began)
 	unsubscribe()
 	bar.finish()
 	if err != nil {
 		return receipt{}, cause(ctx, err)
 	}
+	return a.writeOut(ctx, b, p, state, took)
+}
+
+// writeOut writes out what was bought, if it has an output, and sums up.
+func (a *app) writeOut(ctx context.Context, b *buyer, p purchase, state market.ClientDealState, took time.Duration) (receipt, error) {
+	arrived := b.blocks.of(p.root)
+	if p.output.path == "" {
+		return newReceipt(p, state, arrived, took), nil
+	}
 	count, err := p.output.write(ctx, b.blocks.path(p.root), p.selection, a.out)
 	if err != nil {
 		return receipt{}, fmt.Errorf("everything is here and paid, but not written out: %w", cause(ctx, err))
 	}
-	arrived := b.blocks.of(p.root)
 	if uint64(state.TotalReceived) == count.Bytes {
 		arrived.blocks = count.Blocks // also those that came in an earlier run, and empty ones
 	}

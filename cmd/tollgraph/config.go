@@ -13,7 +13,7 @@ import (
 
 // configured are the tables of config.toml: the commands whose flags it may
 // set. A key is a flag's name.
-var configured = []string{"serve", "fetch"}
+var configured = []string{"serve", "fetch", "daemon"}
 
 // configure sets the flags of cmd that neither the command line nor the
 // environment set from the table of config.toml in the repo, if there is one.

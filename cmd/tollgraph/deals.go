@@ -22,13 +22,13 @@ const maxListed = 100_000
 func (a *app) dealsCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "deals",
-		Usage:  "look at deals, as client and as provider",
+		Usage:  "look at deals, as client and as provider, and change them",
 		Action: func(_ context.Context, cmd *cli.Command) error { return group(cmd) },
-		Commands: []*cli.Command{
+		Commands: append([]*cli.Command{
 			{Name: "list", Usage: "list deals, the latest first", Action: a.listDeals,
 				Flags: []cli.Flag{&cli.IntFlag{Name: "limit", Value: 1000, Usage: "at most `N` of each role"}}},
 			{Name: "show", Usage: "show one deal", ArgsUsage: "ID", Action: a.showDeal},
-		},
+		}, a.controlCommands()...),
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"github.com/urfave/cli/v3"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
-	"github.com/tollgraph/tollgraph/selectors"
 )
 
 func (a *app) fetchCommand() *cli.Command {
@@ -29,6 +28,7 @@ func (a *app) fetchCommand() *cli.Command {
 			text("max-at-risk", "", "pay at most `SIZE` ahead of what is verified; 0 pays strictly after receipt; default: 32MiB, or a hundredth of what the budget buys if that is less"),
 			&cli.DurationFlag{Name: "timeout", Usage: "stop after this `TIME`, such as 10m; default: never"},
 			&cli.DurationFlag{Name: "patience", Value: 2 * time.Minute, Usage: "stop after this `TIME` without progress"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what it would cost, and whether and why it would be refused"},
 			&cli.BoolFlag{Name: "vouchers-only", Hidden: true, Usage: "pay with data-transfer vouchers"},
 		),
 		Action: a.fetch,
@@ -60,34 +60,7 @@ func (r *reader) selection() selection {
 	if r.err != nil {
 		return s
 	}
-	scope, err := selectors.ParseScope(r.String("dag-scope"))
-	if err != nil {
-		r.fail("dag-scope", err)
-		return s
-	}
-	s.whole = scope != selectors.ScopeBlock
-	switch {
-	case r.String("selector") != "":
-		s.raw = true
-		if s.path != "" || r.String("entity-bytes") != "" || scope != selectors.ScopeAll {
-			r.err = usagef("--selector says all about what is selected: give it without a path, --entity-bytes and --dag-scope")
-			return s
-		}
-		if s.selector, err = selectors.ParseJSON(r.String("selector")); err != nil {
-			r.fail("selector", err)
-		}
-	case r.String("entity-bytes") != "":
-		if s.span, err = parseSpan(r.String("entity-bytes")); err == nil {
-			s.selector, err = selectors.EntityBytes(s.path, s.span.from, s.span.to)
-		}
-		if err != nil {
-			r.fail("entity-bytes", err)
-		}
-	case s.path != "" || scope != selectors.ScopeAll:
-		if s.selector, err = selectors.Path(s.path, scope); err != nil && r.err == nil {
-			r.err = usagef("%s: %w", s.target, err)
-		}
-	}
+	s, r.err = choice{scope: r.String("dag-scope"), bytes: r.String("entity-bytes"), selector: r.String("selector")}.of(s.target)
 	return s
 }
 
@@ -122,6 +95,9 @@ func fetchFlags(cmd *cli.Command) (fetchConfig, error) {
 	if r.Bool("json") && c.output.path == "-" {
 		return c, usagef("-o - and --json both want standard output: give one of them")
 	}
+	if r.Bool("dry-run") {
+		return c, nil
+	}
 	return c, c.output.check()
 }
 
@@ -135,9 +111,25 @@ func (a *app) fetch(ctx context.Context, cmd *cli.Command) error {
 		ctx, cancel = context.WithTimeoutCause(ctx, cfg.timeout, errTimeout)
 		defer cancel()
 	}
+	if cmd.Bool("dry-run") {
+		return a.dryRun(ctx, cmd, cfg)
+	}
+	if r, err := dial(ctx, cfg.repo); err != nil {
+		return err
+	} else if r != nil {
+		return a.fetchRemote(ctx, r, cmd, cfg)
+	}
+	return a.fetchHere(ctx, cmd, cfg)
+}
+
+// fetchHere fetches with a node of its own.
+func (a *app) fetchHere(ctx context.Context, cmd *cli.Command, cfg fetchConfig) error {
 	n, err := startNode(ctx, cfg.repo, nil)
 	if err != nil {
 		return err
+	}
+	if err := underCeiling(ctx, n.repo.db, &cfg.purchase); err != nil {
+		return errors.Join(err, n.Close())
 	}
 	b, err := newBuyer(ctx, n, market.ClientConfig{Patience: cfg.patience, VouchersOnly: cfg.vouchersOnly})
 	if err != nil {

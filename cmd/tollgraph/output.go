@@ -20,6 +20,7 @@ import (
 type output struct {
 	path      string // "-" is standard output
 	car       bool
+	flat      bool // what is no file is an error, as it is on standard output
 	overwrite bool
 }
 
@@ -79,7 +80,7 @@ func (o output) export(ctx context.Context, ls ipld.LinkSystem, s selection, std
 	if o.path == "-" {
 		return o.stream(ctx, ls, s, stdout)
 	}
-	if !o.car && s.span == nil {
+	if !o.car && !o.flat && s.span == nil {
 		_, err := piece.Extract(ctx, ls, s.root, s.path, o.path, piece.ExportOptions{Overwrite: o.overwrite})
 		return incomplete(err)
 	}

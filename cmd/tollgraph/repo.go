@@ -82,7 +82,7 @@ func openDatabase(ctx context.Context, dir string) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := payment.Migrate(ctx, db); err != nil {
+	if err := errors.Join(payment.Migrate(ctx, db), migrateSettings(ctx, db), migrateShelf(ctx, db)); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil

@@ -17,6 +17,7 @@ type shop struct {
 	ask           voucher.Ask
 	credit        voucher.Amount // lent to any payer
 	unsealCommand string         // brings sealed pieces back; none: they are not sold
+	client        *market.Client // that buys on the same node, if one does
 }
 
 // seller is a provider on a node, serving.
@@ -43,7 +44,7 @@ func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubsc
 	}
 	out.Provider, err = market.NewProvider(market.ProviderConfig{
 		Host: n.host, Transfers: n.stack.Transfers(), UseStore: transport.UseStore, Pieces: goods{out.store},
-		Node: out.till, DB: n.repo.db, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter,
+		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter,
 		CreditLine: out.creditLine, Logger: logger("tollgraph/provider"),
 	})
 	if err != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/urfave/cli/v3"
 
@@ -17,17 +16,18 @@ func (a *app) serveCommand() *cli.Command {
 		ArgsUsage: "CAR...",
 		Description: "Serves CAR files, and directories of them, until it is interrupted. Prints\n" +
 			"\"listening ADDRESS\" per address and \"root CID\" per root on standard output.",
-		Flags: []cli.Flag{
-			&cli.StringSliceFlag{Name: "listen", Value: []string{"/ip4/0.0.0.0/tcp/0"}, Usage: "`MULTIADDR` to listen on; may be repeated", Sources: cli.EnvVars(envName("listen"))},
-			text("price", "0", "`FIL` per GiB, such as 0.01FIL; rounded up to whole attoFIL per byte"),
-			text("payment-interval", "1MiB", "`SIZE` that may be sent before the first payment"),
-			text("payment-interval-increase", "0", "`SIZE` by which each further interval is longer"),
-			text("unseal-price", "0", "`FIL` for unsealing a sealed piece, paid before it starts"),
-			text("unseal-command", "", "shell `COMMAND` that makes the CAR {out} of the sealed file {in}"),
-			text("credit", "0", "`FIL` that any payer may owe on account; what has a price needs it"),
-		},
+		Flags:  shopFlags(),
 		Action: a.serve,
 	}
+}
+
+// shopFlags say what is sold, where and on which terms.
+func shopFlags() []cli.Flag {
+	return append(askFlags("0", "1MiB", "0", "0"),
+		&cli.StringSliceFlag{Name: "listen", Value: []string{"/ip4/0.0.0.0/tcp/0"}, Usage: "`MULTIADDR` to listen on; may be repeated", Sources: cli.EnvVars(envName("listen"))},
+		text("unseal-command", "", "shell `COMMAND` that makes the CAR {out} of the sealed file {in}"),
+		text("credit", "0", "`FIL` that any payer may owe on account; what has a price needs it"),
+	)
 }
 
 // serveConfig is what serve was told.
@@ -41,6 +41,15 @@ func serveFlags(cmd *cli.Command) (serveConfig, error) {
 	if err := configure(cmd, "serve"); err != nil {
 		return serveConfig{}, err
 	}
+	c, err := shopConfig(cmd)
+	if err == nil && len(c.paths) == 0 {
+		err = usagef("name at least one CAR file or directory of them; make one with tollgraph car create")
+	}
+	return c, err
+}
+
+// shopConfig reads shopFlags.
+func shopConfig(cmd *cli.Command) (serveConfig, error) {
 	r := reader{Command: cmd}
 	c := serveConfig{repo: r.String("repo"), listen: r.StringSlice("listen"), shop: shop{
 		paths: r.Args().Slice(),
@@ -53,8 +62,6 @@ func serveFlags(cmd *cli.Command) (serveConfig, error) {
 	switch {
 	case r.err != nil:
 		return c, r.err
-	case len(c.paths) == 0:
-		return c, usagef("name at least one CAR file or directory of them; make one with tollgraph car create")
 	case errors.Is(c.ask.Validate(), voucher.ErrNoInterval):
 		return c, usagef("--payment-interval 0 with a price: give an interval above zero, such as 1MiB, or --price 0")
 	}
@@ -70,32 +77,6 @@ func (a *app) serve(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	desk := &serveDesk{app: a, json: cmd.Bool("json")}
-	s, err := newSeller(ctx, n, cfg.shop, desk.deal)
-	if err != nil {
-		return errors.Join(err, n.Close())
-	}
-	if err = desk.open(n, s); err == nil {
-		<-ctx.Done()
-		a.sayf("stopping; unfinished deals go on at the next start")
-	}
-	return errors.Join(err, s.Close(), n.Close())
-}
-
-// open tells what is served where. Nothing to serve is an error.
-func (d *serveDesk) open(n *node, s *seller) error {
-	for _, p := range s.store.Problems() {
-		d.problem(p)
-	}
-	if len(s.store.Pieces()) == 0 {
-		return errors.New("nothing to serve: none of the files is a whole CAR; see above, and tollgraph car verify")
-	}
-	for _, addr := range n.host.Addrs() {
-		d.listening(fmt.Sprintf("%s/p2p/%s", addr, n.host.ID()))
-	}
-	for _, root := range s.store.Roots() {
-		d.root(root)
-	}
-	d.ready(s)
-	return nil
+	d := &running{node: n, desk: &serveDesk{app: a, json: cmd.Bool("json")}}
+	return errors.Join(d.run(ctx, cmd, cfg, ""), d.Close())
 }

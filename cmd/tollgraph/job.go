@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// job is a purchase that is being made in the background.
+type job struct {
+	purchase
+	id    market.DealID // when it began
+	order *order        // nil if the deal had none
+	done  chan struct{} // closed at the end
+
+	got receipt // when done is closed
+	err error   // when done is closed: why there is no receipt
+}
+
+// begin begins p, or joins it if it runs already. What is wrong with it at the
+// start is the error; the rest is the job's. order, if there is one, is kept
+// until it is done.
+func (o *office) begin(ctx context.Context, p purchase, from *order) (*job, error) {
+	if err := underCeiling(ctx, o.node.repo.db, &p); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	id, err := o.buyer.Retrieve(ctx, p.request())
+	if err != nil {
+		return nil, err
+	}
+	if from != nil {
+		if err := o.shelf.put(ctx, id, *from); err != nil {
+			return nil, err
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if j := o.busy[id]; j != nil && (from == nil || j.output == p.output) {
+		return j, nil
+	}
+	j := &job{purchase: p, id: id, order: from, done: make(chan struct{})}
+	o.busy[id] = j
+	o.jobs.Go(func() { o.run(j, began) })
+	return j, nil
+}
+
+// run waits for the deal of j and writes it out. What did not end is kept, and
+// tried again by keep.
+func (o *office) run(j *job, began time.Time) {
+	ctx := o.life
+	id, s, err := o.wait(ctx, j)
+	if err == nil {
+		j.got, err = o.writeOut(ctx, o.buyer, j.purchase, s, time.Since(began))
+	}
+	j.err = err
+	if !errors.Is(err, market.ErrSuspended) && ctx.Err() == nil {
+		if err := o.shelf.drop(ctx, id); err != nil {
+			o.log.Error("forget an order", "deal", id, "err", err)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		o.log.Warn("fetch", "what", j.name(), "deal", id, "err", err)
+	}
+	o.mu.Lock()
+	if o.busy[j.id] == j {
+		delete(o.busy, j.id)
+	}
+	o.mu.Unlock()
+	close(j.done)
+}
+
+// wait waits for the deal of j, and goes on with a new one if the provider does
+// not know it any more: for what is left of the budget.
+func (o *office) wait(ctx context.Context, j *job) (market.DealID, market.ClientDealState, error) {
+	s, err := o.buyer.Wait(ctx, j.id)
+	if !errors.Is(err, voucher.RefusedResume) {
+		return j.id, s, err
+	}
+	p := j.purchase
+	p.budget = p.budget.Sub(s.FundsSpent)
+	id, err := o.buyer.Retrieve(ctx, p.request())
+	if err != nil {
+		return j.id, s, fmt.Errorf("the provider does not go on with deal %d, and a new one failed: %w", j.id, err)
+	}
+	if j.order != nil {
+		if err := errors.Join(o.shelf.put(ctx, id, *j.order), o.shelf.drop(ctx, j.id)); err != nil {
+			return id, s, err
+		}
+	}
+	s, err = o.buyer.Wait(ctx, id)
+	return id, s, err
+}
+
+// retryEvery is how often a daemon goes on with what stands still.
+const retryEvery = time.Minute
+
+// keep goes on with every deal that has not ended, unless the user paused it:
+// now, and again from time to time, until ctx ends.
+func (o *office) keep(ctx context.Context) {
+	tick := time.NewTicker(retryEvery)
+	defer tick.Stop()
+	for {
+		o.resumeAll(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// resumeAll goes on with what stands still. What waits for money looks again
+// whether a limit was lifted, or a new day has begun.
+func (o *office) resumeAll(ctx context.Context) {
+	ids, err := o.buyer.OpenDeals(ctx)
+	if err != nil {
+		o.log.Error("resume", "err", err)
+		return
+	}
+	for _, id := range ids {
+		if held, err := o.shelf.held(ctx, id); err != nil || held {
+			continue
+		}
+		if err := o.goOn(ctx, id); err != nil && ctx.Err() == nil {
+			o.log.Warn("resume", "deal", id, "err", err)
+		}
+	}
+}
+
+// goOn resumes a deal that does not run, and nudges one that is parked.
+func (o *office) goOn(ctx context.Context, id market.DealID) error {
+	s, err := o.buyer.RetrievalStatus(ctx, id)
+	if err != nil {
+		return err
+	}
+	if s.Status == voucher.DealStatusInsufficientFunds {
+		return o.buyer.AddMoreFunds(ctx, id, voucher.Amount{})
+	}
+	p, err := o.purchaseOf(ctx, id)
+	if err != nil {
+		return err
+	}
+	kept, found, err := o.shelf.order(ctx, id)
+	if err != nil {
+		return err
+	}
+	if found {
+		_, err = o.begin(ctx, p, &kept)
+	} else {
+		_, err = o.begin(ctx, p, nil)
+	}
+	return err
+}
