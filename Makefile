@@ -6,7 +6,7 @@ FUZZTIME ?= 10s
 BIN      := build/tollgraph
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check bench interop vuln clean fuzz
+.PHONY: build demo test check bench bench-quick bench-parts interop vuln clean fuzz
 
 ## build: the one static binary, build/tollgraph
 build:
