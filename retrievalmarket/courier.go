@@ -29,6 +29,7 @@ type courier struct {
 	pending  *payFrame // guarded by mu; not sent yet
 	last     *payFrame // guarded by mu; the latest that carried a payment
 	asVouch  bool      // guarded by mu; the provider has no payment stream
+	booked   bool      // guarded by mu; the provider says that it has the payment of last
 	settledQ bool      // guarded by mu; the provider says that the deal is completed
 	sending  bool      // guarded by mu; something was taken and is not delivered yet
 
@@ -43,14 +44,11 @@ func newCourier(d *clientDeal) *courier {
 	return &courier{d: d, wake: make(chan struct{}, 1), asVouch: d.c.cfg.VouchersOnly}
 }
 
-// send replaces what waits. A question keeps the payment that waits.
+// send replaces what waits.
 func (c *courier) send(f payFrame) {
 	c.mu.Lock()
-	if f.payment == nil && c.pending != nil {
-		f.payment = c.pending.payment
-	}
 	if f.payment != nil {
-		c.last = &f
+		c.last, c.booked = &f, false
 	}
 	c.pending = &f
 	c.mu.Unlock()
@@ -61,13 +59,14 @@ func (c *courier) send(f payFrame) {
 func (c *courier) keep(f payFrame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.last = &f
+	c.last, c.booked = &f, false
 }
 
-// again sends the last payment once more.
+// again sends the last payment once more, unless the provider is known to have
+// it.
 func (c *courier) again() {
 	c.mu.Lock()
-	if c.pending == nil {
+	if c.pending == nil && !c.booked {
 		c.pending = c.last
 	}
 	c.mu.Unlock()
@@ -95,12 +94,27 @@ func (c *courier) vouchers() bool {
 	return c.asVouch
 }
 
+// take returns what waits, with the last payment unless the provider has it: a
+// question may have overtaken the payment that it is about.
 func (c *courier) take() *payFrame {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := c.pending
 	c.pending, c.sending = nil, f != nil
+	if f != nil && f.payment == nil && c.last != nil && !c.booked {
+		f = &payFrame{id: f.id, payment: c.last.payment, done: f.done}
+	}
 	return f
+}
+
+// answered takes in the provider's answer to f.
+func (c *courier) answered(f *payFrame, ack ackFrame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settledQ = c.settledQ || ack.settled
+	if ack.refused == 0 && f.payment != nil && f.payment == c.last.payment {
+		c.booked = true
+	}
 }
 
 // sent notes that what was taken is delivered.
@@ -220,9 +234,7 @@ func (c *courier) deliver(ctx context.Context, f *payFrame) error {
 	if ack.refused == voucher.RefusedBusy || ack.refused == voucher.RefusedInternal {
 		return errors.New(ack.message)
 	}
-	c.mu.Lock()
-	c.settledQ = c.settledQ || ack.settled
-	c.mu.Unlock()
+	c.answered(f, ack)
 	c.d.inbox.post(ackNote{ack})
 	return nil
 }
