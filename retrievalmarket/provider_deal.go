@@ -150,6 +150,10 @@ func (d *providerDeal) channelEvent(ctx context.Context, n channelNote) {
 	switch n.kind {
 	case noteStopped:
 		d.stopped = true
+		d.refresh()
+		d.mu.Lock()
+		d.view.place(n.queued)
+		d.mu.Unlock()
 	case noteVoucher:
 		if err := d.takeVoucher(ctx, n.voucher); err != nil {
 			d.p.log.Warn("payment refused", "peer", d.key.From, "id", d.key.ID, "err", err)
@@ -277,11 +281,11 @@ func (d *providerDeal) grant() validation.Grant {
 	g.Queued = d.told.Queued
 	switch {
 	case v.started && v.placed:
-		g.Offset = v.offset
+		g.Offset, g.Ahead = v.offset, v.ahead
 	case d.told.Offset != 0 && d.deal.Account.Moved >= g.Verdict.Limit: // held back for money
 		g.Offset = d.told.Offset
 	case v.restarted && v.placed && !d.told.Probe:
-		g.Offset = v.offset
+		g.Offset, g.Ahead = v.offset, v.ahead
 	case v.restarted || d.told.Probe && d.deal.Account.Moved < g.Verdict.Limit:
 		g.Probe = true
 	case d.told.Offset != 0: // it was held back for money, which came

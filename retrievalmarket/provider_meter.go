@@ -27,12 +27,14 @@ type channelView struct {
 	base       uint64
 	baseKnown  bool
 	queued     voucher.Bytes  // by data-transfer's count, which has no meter's detail
-	queuedThen voucher.Bytes  // queued when a channel taken up from disk was restarted
 	links      int64          // furthest link sent
 	sent       voucher.Bytes  // by the current channel
 	mark       voucher.Bytes  // of sent, by the requests before the channel's latest restart
+	position   voucher.Bytes  // where the current channel is in the deal
+	probed     voucher.Bytes  // queued when a restart began to probe
 	sentBefore voucher.Bytes  // by the channels before it
-	offset     voucher.Bytes  // the deal's bytes where data-transfer's count of the current channel is 0
+	offset     voucher.Bytes  // the deal\'s bytes where data-transfer\'s count of the current channel is 0
+	ahead      voucher.Bytes  // by how much that count is ahead instead
 	started    bool           // the current channel put a block on the wire since it was attached or restarted
 	lentAt     voucher.Amount // paid when a restart was last let go with money due
 	lent       int            // and how often it was since
@@ -61,8 +63,20 @@ func (d *providerDeal) measure(v *channelView) {
 	v.started, v.recalled = true, false
 	v.links = max(v.links, m.Links)
 	begin := voucher.Bytes(m.Skipped).Sub(voucher.Bytes(v.base)) // of the latest request
-	if !v.placed {
-		v.offset, v.placed = begin.Sub(v.queuedThen), true
+	if !v.placed && !v.restarted {
+		v.offset, v.placed = begin, true
 	}
-	v.account = v.account.Move(begin.Add(v.sent.Sub(v.mark)))
+	v.position = begin.Add(v.sent.Sub(v.mark))
+	v.account = v.account.Move(v.position)
+}
+
+// place finds out where data-transfer's count of a restarted channel stands in
+// the deal: the channel stands still, at queued. What data-transfer remembers of
+// a channel over a restart of the process is no better than its last writes, so
+// it is not relied on.
+func (v *channelView) place(queued voucher.Bytes) {
+	if !v.restarted || v.placed || !v.started || queued <= v.probed {
+		return
+	}
+	v.offset, v.ahead, v.placed = v.position.Sub(queued), queued.Sub(v.position), true
 }

@@ -183,7 +183,7 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 	}
 	old := v.chid
 	v.sentBefore, v.sent = v.sentBefore.Add(v.sent), 0
-	v.started, v.restarted, v.placed, v.offset, v.queued, v.queuedThen, v.mark = false, false, false, 0, 0, 0, 0
+	v.started, v.restarted, v.placed, v.offset, v.ahead, v.queued, v.mark = false, false, false, 0, 0, 0, 0
 	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict()}
 	began := v.baseKnown || v.account.Moved > 0
 	switch stopped := v.account.Moved >= grant.Verdict.Limit; {
@@ -220,15 +220,15 @@ func (d *providerDeal) restart(chid datatransfer.ChannelID, queued voucher.Bytes
 	}
 	if v.recalled { // its first channel, so that the deal's bytes are the channel's
 		v.account = v.account.Move(queued)
-		v.queuedThen = queued
 	}
 	d.measure(v)
 	v.mark, v.started = v.sent, false
-	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict(), Offset: v.offset, Queued: queued}
+	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict(), Offset: v.offset, Ahead: v.ahead, Queued: queued}
 	if stopped := v.account.Moved >= grant.Verdict.Limit; stopped && !(v.ready && d.lend(v, next)) {
 		grant.Offset = v.account.Moved
 	} else if stopped || v.recalled && !v.account.Terms.Free() {
-		grant.Probe, grant.Offset = true, 0
+		grant.Probe, grant.Offset, grant.Ahead = true, 0, 0
+		v.placed, v.probed = false, queued
 	}
 	v.chid, v.attached, v.restarted = chid, true, true
 	return grant, nil

@@ -19,9 +19,15 @@ type Grant struct {
 	// Offset is how many of the deal's bytes were moved by earlier channels
 	// before the point at which this one starts.
 	Offset voucher.Bytes
+	// Ahead is by how much data-transfer's count of the channel is ahead of the
+	// deal's.
+	Ahead voucher.Bytes
 	// Probe says that Offset is not known before the first block: the channel
 	// runs for one block and then waits for the verdict.
 	Probe bool
+	// Queued is how many bytes the channel had queued, by data-transfer's count,
+	// when it was restarted. A Probe begins there.
+	Queued voucher.Bytes
 }
 
 // Book is where accepted deals are opened. Its methods run on graphsync's one
@@ -128,9 +134,9 @@ func Result(g Grant, reply *voucher.DealResponse) (datatransfer.ValidationResult
 	case g.Verdict.Limit <= g.Offset:
 		r.ForcePause, r.DataLimit = true, 1
 	case g.Probe:
-		r.DataLimit = 1
+		r.DataLimit = uint64(g.Queued.Add(1))
 	default:
-		r.DataLimit = uint64(g.Verdict.Limit - g.Offset)
+		r.DataLimit = uint64((g.Verdict.Limit - g.Offset).Add(g.Ahead))
 	}
 	if reply == nil {
 		return r, nil

@@ -25,8 +25,50 @@ import (
 
 // blocks is a store in memory. It may be used concurrently.
 type blocks struct {
-	mu  sync.Mutex
-	all map[string][]byte // guarded by mu
+	mu   sync.Mutex
+	all  map[string][]byte // guarded by mu
+	gate *gate             // guarded by mu; what reads pass
+}
+
+// gate lets so many bytes through and then holds the reader until it is
+// released. A nil gate is open.
+type gate struct {
+	mu       sync.Mutex
+	left     int64 // guarded by mu
+	reached  chan struct{}
+	released chan struct{}
+	release  func()
+}
+
+func newGate(t testing.TB, bytes uint64) *gate {
+	g := &gate{left: int64(bytes), reached: make(chan struct{}), released: make(chan struct{})}
+	g.release = sync.OnceFunc(func() { close(g.released) })
+	t.Cleanup(g.release)
+	return g
+}
+
+// pass waits at the gate with n bytes, at most until ctx ends.
+func (g *gate) pass(ctx context.Context, n int) error {
+	if g == nil {
+		return nil
+	}
+	g.mu.Lock()
+	before := g.left
+	g.left -= int64(n)
+	shut := g.left <= 0
+	g.mu.Unlock()
+	if !shut {
+		return nil
+	}
+	if before > 0 {
+		close(g.reached)
+	}
+	select {
+	case <-g.released:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func newBlocks() *blocks { return &blocks{all: make(map[string][]byte)} }
@@ -36,12 +78,16 @@ var errNotHeld = errors.New("block not held")
 func (b *blocks) links() ipld.LinkSystem {
 	ls := cidlink.DefaultLinkSystem()
 	ls.TrustedStorage = false
-	ls.StorageReadOpener = func(_ ipld.LinkContext, l datamodel.Link) (io.Reader, error) {
+	ls.StorageReadOpener = func(c ipld.LinkContext, l datamodel.Link) (io.Reader, error) {
 		b.mu.Lock()
-		defer b.mu.Unlock()
 		data, ok := b.all[l.Binary()]
+		g := b.gate
+		b.mu.Unlock()
 		if !ok {
 			return nil, errNotHeld
+		}
+		if err := g.pass(c.Ctx, len(data)); err != nil {
+			return nil, err
 		}
 		return bytes.NewReader(data), nil
 	}

@@ -3,7 +3,6 @@ package interop
 import (
 	"context"
 	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -43,8 +42,8 @@ type lazyDeal struct {
 	chid     datatransfer.ChannelID
 	events   *events
 	cancel   context.CancelFunc
+	accepted chan struct{} // closed when the channel is accepted
 	ended    chan struct{}
-	passed   func(received uint64) // called after every block; nil for none
 
 	// Owned by run until ended is closed.
 	received, paidFor, interval uint64
@@ -56,15 +55,13 @@ type lazyDeal struct {
 	statuses                    []rt.DealStatus
 	status                      datatransfer.Status
 	err                         error
-
-	mu sync.Mutex
 }
 
 // propose opens a deal. Where price is zero nobody is paid.
-func (c *lazyClient) propose(ctx context.Context, p peer.AddrInfo, payTo address.Address, proposal rt.DealProposal, sel datamodel.Node, passed func(uint64)) *lazyDeal {
+func (c *lazyClient) propose(ctx context.Context, p peer.AddrInfo, payTo address.Address, proposal rt.DealProposal, sel datamodel.Node) *lazyDeal {
 	c.t.Helper()
 	d := &lazyDeal{
-		c: c, proposal: proposal, events: newEvents(), ended: make(chan struct{}), passed: passed,
+		c: c, proposal: proposal, events: newEvents(), accepted: make(chan struct{}), ended: make(chan struct{}),
 		interval: proposal.PaymentInterval, requested: big.Zero(), spent: big.Zero(), unsealPaid: big.Zero(),
 	}
 	if payTo != address.Undef {
@@ -130,11 +127,10 @@ func (d *lazyDeal) String() string {
 func (d *lazyDeal) handle(ctx context.Context, e event) bool {
 	d.status = e.st.Status()
 	switch e.Code {
+	case datatransfer.Accept:
+		close(d.accepted)
 	case datatransfer.DataReceivedProgress:
 		d.received = e.st.Received()
-		if d.passed != nil {
-			d.passed(d.received)
-		}
 	case datatransfer.FinishTransfer:
 		d.all = true
 	case datatransfer.NewVoucherResult:

@@ -17,6 +17,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/datamodel"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -93,7 +94,8 @@ func (n *node) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
 type goods struct {
 	*piece.Store
 	mu     sync.Mutex
-	sealed bool // guarded by mu
+	sealed bool  // guarded by mu
+	gate   *gate // guarded by mu; what reads pass
 }
 
 func (g *goods) Find(c cid.Cid, want *cid.Cid) (market.Piece, bool) {
@@ -108,10 +110,14 @@ func (g *goods) LinkSystem(id cid.Cid) ipld.LinkSystem {
 	read := ls.StorageReadOpener
 	ls.StorageReadOpener = func(c ipld.LinkContext, l datamodel.Link) (io.Reader, error) {
 		g.mu.Lock()
-		sealed := g.sealed
+		sealed, gate := g.sealed, g.gate
 		g.mu.Unlock()
 		if sealed {
 			return nil, errors.New("read before it was unsealed")
+		}
+		size, _ := g.Size(l.(cidlink.Link).Cid)
+		if err := gate.pass(c.Ctx, int(size)); err != nil {
+			return nil, err
 		}
 		return read(c, l)
 	}

@@ -37,7 +37,7 @@ func TestSellToLazyClient(t *testing.T) {
 			provider := newSeller(t, s.ask(), s.unseal != 0, dag.car(t))
 			client := newLazyClient(t)
 			deal := client.propose(within(t, 30*time.Second), provider.addr(), provider.payTo,
-				rt.DealProposal{PayloadCID: dag.root, ID: 7, Params: params(s.price, s.unseal, s.interval, s.increase, s.selector(), nil)}, s.selector(), nil)
+				rt.DealProposal{PayloadCID: dag.root, ID: 7, Params: params(s.price, s.unseal, s.interval, s.increase, s.selector(), nil)}, s.selector())
 			deal.wait(within(t, 30*time.Second))
 			checkBought(t, s, deal)
 			checkSold(t, s, provider)

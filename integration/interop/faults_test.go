@@ -1,0 +1,125 @@
+package interop
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	rt "github.com/filecoin-project/go-retrieval-types"
+)
+
+// broken is a deal of three intervals and a bit, long enough to break in its
+// middle. The amounts are worked out as those of sales.
+var broken = sale{name: "broken", sizes: times(230, 16<<10), price: 2, interval: 1 << 20, increase: 1 << 16,
+	payments: []uint64{2_097_152, 4_325_376, 6_684_672, 7_536_640}}
+
+func await(t testing.TB, c <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s did not happen", what)
+	}
+}
+
+// sellFaults are what happens to our provider in the middle of a stock client's
+// deal. The client then restarts its channel.
+var sellFaults = map[string]func(t *testing.T, p *seller, c *lazyClient){
+	"connection cut": func(t *testing.T, p *seller, c *lazyClient) { cut(t, c.host, p.host.ID()) },
+	"provider restarted": func(t *testing.T, p *seller, c *lazyClient) {
+		p.stop()
+		p.start()
+	},
+}
+
+// TestSellThroughFaults: a stock client's deal survives with no byte paid twice.
+func TestSellThroughFaults(t *testing.T) {
+	for name, fault := range sellFaults {
+		for where, at := range map[string]uint64{"first interval": 1 << 16, "middle": 3 << 19} {
+			for _, s := range []sale{broken, {name: "free", sizes: broken.sizes}, {name: "free part", sizes: broken.sizes, part: 200}} {
+				t.Run(name+"/"+where+"/"+s.name, func(t *testing.T) {
+					dag := newChain(t, s.sizes...)
+					provider := newSeller(t, s.ask(), false, dag.car(t))
+					client := newLazyClient(t)
+					gate := newGate(t, at)
+					provider.goods.gate = gate
+					deal := client.propose(within(t, 30*time.Second), provider.addr(), provider.payTo,
+						rt.DealProposal{PayloadCID: dag.root, ID: 7, Params: params(s.price, s.unseal, s.interval, s.increase, s.selector(), nil)}, s.selector())
+					await(t, gate.reached, "the middle")
+					await(t, deal.accepted, "acceptance") // a stock channel that breaks before it never ends in order
+					fault(t, provider, client)
+					gate.release()
+					deal.restart(within(t, 20*time.Second), provider.addr())
+					deal.wait(within(t, 30*time.Second))
+					if deal.err != nil || !deal.completed || deal.received != s.bytes() || !slices.Equal(deal.paid, s.payments) {
+						t.Errorf("want %d bytes for %v: %s", s.bytes(), s.payments, deal)
+					}
+					if s.price != 0 {
+						checkSold(t, s, provider)
+					}
+				})
+			}
+		}
+	}
+}
+
+var buyFaults = map[string]func(t *testing.T, p *strictProvider, c *buyer){
+	"connection cut":     func(t *testing.T, p *strictProvider, c *buyer) { cut(t, p.host, c.host.ID()) },
+	"provider restarted": func(t *testing.T, p *strictProvider, c *buyer) { p.restart() },
+}
+
+// TestBuyThroughFaults: our client's deal with a strict stock provider survives,
+// on one proposal.
+func TestBuyThroughFaults(t *testing.T) {
+	for name, fault := range buyFaults {
+		for where, at := range map[string]uint64{"first interval": 1 << 16, "middle": 3 << 19} {
+			for _, s := range []sale{broken, {name: "free", sizes: broken.sizes}} {
+				t.Run(name+"/"+where+"/"+s.name, func(t *testing.T) {
+					dag := newChain(t, s.sizes...)
+					provider := newStrictProvider(t, dag, params(s.price, s.unseal, s.interval, s.increase, nil, nil))
+					client := newBuyer(t)
+					gate := newGate(t, at)
+					provider.blocks.gate = gate
+					id, err := client.market.Retrieve(within(t, 30*time.Second), s.request(provider))
+					must(t, err)
+					await(t, gate.reached, "the middle")
+					fault(t, provider, client)
+					gate.release()
+					got, err := client.market.Wait(within(t, 60*time.Second), id)
+					must(t, err)
+					checkPaid(t, s, got)
+					d := provider.deal(within(t, 10*time.Second))
+					if d.state != rt.DealStatusCompleted || d.err != nil || !slices.Equal(d.sent, s.payments) {
+						t.Errorf("provider: %s, %v, got %v, want %v", d.state, d.err, d.sent, s.payments)
+					}
+					if provider.proposals != 1 {
+						t.Errorf("%d proposals", provider.proposals)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestBuyAhead: a client that pays ahead of a provider which credits a surplus
+// only when it next asks is never stuck and never overpays.
+func TestBuyAhead(t *testing.T) {
+	dag := newChain(t, times(60, 1000)...)
+	provider := newStrictProvider(t, dag, params(3, 0, 10_000, 1_000, nil, nil))
+	client := newBuyer(t)
+	s := sale{sizes: times(60, 1000), price: 3, interval: 10_000, increase: 1_000, payments: []uint64{180_000}}
+	r := s.request(provider)
+	ask := s.ask()
+	r.Ask, r.Expected, r.AtRisk = &ask, 60_000, risk(30_000)
+	r.Provider.Address = provider.payTo
+	got, err := client.market.Get(within(t, 30*time.Second), r)
+	must(t, err)
+	checkPaid(t, s, got)
+	d := provider.deal(within(t, 10*time.Second))
+	if d.state != rt.DealStatusCompleted || !slices.IsSorted(d.sent) || d.sent[len(d.sent)-1] != 180_000 {
+		t.Errorf("provider: %s, %v, got %v", d.state, d.err, d.sent)
+	}
+	if len(d.sent) < 2 || d.sent[0] <= 30_000 {
+		t.Errorf("nothing was paid ahead: %v", d.sent)
+	}
+}
