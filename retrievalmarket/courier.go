@@ -63,10 +63,10 @@ func (c *courier) keep(f payFrame) {
 }
 
 // again sends the last payment once more, unless the provider is known to have
-// it.
+// it or is being asked: on a stream, what is not answered is sent again anyway.
 func (c *courier) again() {
 	c.mu.Lock()
-	if c.pending == nil && !c.booked {
+	if c.pending == nil && !c.booked && (c.asVouch || !c.sending) {
 		c.pending = c.last
 	}
 	c.mu.Unlock()

@@ -33,7 +33,8 @@ func (p Purse) Ceiling(a Account) voucher.Amount {
 // Next returns the cumulative amount that a client with account a should sign
 // now, and false if it should sign nothing. It signs when the transfer has
 // ended, when the provider stands still, or when less than the window is left
-// and a payment raises the limit. It never signs above Ceiling.
+// before a limit at which the provider will stop and a payment raises it. It
+// never signs above Ceiling.
 func (p Purse) Next(a Account) (voucher.Amount, bool) {
 	ceiling := p.Ceiling(a)
 	limit, window := a.Limit(), min(p.Window, p.AtRisk)
@@ -43,7 +44,7 @@ func (p Purse) Next(a Account) (voucher.Amount, bool) {
 		if !a.Ended {
 			want = a.Terms.Cost(a.Moved.Add(window).Add(window))
 		}
-	case a.Terms.Price == 0 || limit-a.Moved >= window:
+	case a.Terms.Price == 0 || limit-a.Moved >= window || p.Expected != 0 && limit > p.Expected:
 		return voucher.Amount{}, false
 	default:
 		want = a.Terms.Cost(a.Moved.Add(window).Add(window))
