@@ -157,6 +157,7 @@ func TestAttackRequests(t *testing.T) {
 	for _, a := range requestAttacks {
 		t.Run(a.name, func(t *testing.T) {
 			t.Run("plain", func(t *testing.T) {
+				t.Parallel()
 				p := newPlain(t, s.links(), shopInterval)
 				r := newRaider(t, p.host)
 				a.run(ctx, r, s)
@@ -170,6 +171,7 @@ func TestAttackRequests(t *testing.T) {
 				}
 			})
 			t.Run("tollgraph", func(t *testing.T) {
+				t.Parallel()
 				r := newRaider(t, sel.host)
 				a.run(ctx, r, s)
 				got := r.loot(ctx, s)
