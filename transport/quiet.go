@@ -23,6 +23,15 @@ type QuietConfig struct {
 
 	// Idle is how long no block has come. Default 20 ms.
 	Idle time.Duration
+
+	// Grace is how long a block that reaches the limit of its channel waits for
+	// the limit to be raised, where that is to be expected; a tenth of it where
+	// it is not known. Default 250 ms; negative: not at all.
+	Grace time.Duration
+
+	// MaxGraces is how many blocks wait at a time. Each holds one of graphsync's
+	// workers. Default 32.
+	MaxGraces int
 }
 
 func (c QuietConfig) withDefaults() QuietConfig {
@@ -30,6 +39,8 @@ func (c QuietConfig) withDefaults() QuietConfig {
 	c.Blocks = orDefault(c.Blocks, 8192)
 	c.Delay = orDefault(c.Delay, 200*time.Millisecond)
 	c.Idle = orDefault(c.Idle, 20*time.Millisecond)
+	c.Grace = orDefault(c.Grace, 250*time.Millisecond)
+	c.MaxGraces = orDefault(c.MaxGraces, 32)
 	return c
 }
 
@@ -46,10 +57,16 @@ func (c QuietConfig) withDefaults() QuietConfig {
 // nothing may change a channel behind the manager's back. A limit that it does
 // not know makes it pass on every block.
 //
+// A limit is often raised at the moment it is reached: the payment is on its
+// way. To pause and resume a response costs up to a tenth of a second, so a block
+// that reaches the limit of a channel whose limit has been raised in time before
+// waits a little, on its own goroutine, before data-transfer decides on it.
+//
 // It may be used concurrently. Close it before the manager is stopped.
 type Quiet struct {
 	cfg    QuietConfig
-	events *quietEvents // set once, before the first block
+	events *quietEvents  // set once, before the first block
+	graces chan struct{} // one for each block that waits
 
 	mu       sync.Mutex // guards the fields below
 	closed   bool
@@ -60,7 +77,8 @@ type Quiet struct {
 
 // NewQuiet returns a Quiet for one data-transfer manager.
 func NewQuiet(cfg QuietConfig) *Quiet {
-	return &Quiet{cfg: cfg.withDefaults(), channels: make(map[datatransfer.ChannelID]*quietChannel)}
+	cfg = cfg.withDefaults()
+	return &Quiet{cfg: cfg, graces: make(chan struct{}, max(0, cfg.MaxGraces)), channels: make(map[datatransfer.ChannelID]*quietChannel)}
 }
 
 // channel returns what is known of a channel, making it if need be.
@@ -117,6 +135,9 @@ func (q *Quiet) forget(chid datatransfer.ChannelID) {
 		return
 	}
 	c.over.Store(true)
+	c.mu.Lock()
+	c.wake()
+	c.mu.Unlock()
 	for k := range c.tallies {
 		if t := &c.tallies[k]; t.mu.TryLock() { // if not, its timer runs out
 			t.disarm()
@@ -199,9 +220,13 @@ func (a answer) or(b answer) answer {
 func (t *tally) add(link ipld.Link, size uint64, index int64, unique bool) answer {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	limit, known := uint64(0), false
-	if !t.loud && !t.c.over.Load() {
-		limit, known = t.c.limits(t)
+	limit, known := t.limit()
+	if known && t.kind == tallyQueued && unique && index > t.high && limit != 0 && t.total+size >= limit {
+		reach := t.total + size
+		t.mu.Unlock()
+		t.c.grace(reach)
+		t.mu.Lock()
+		limit, known = t.limit()
 	}
 	if !known {
 		return t.pass(link, size, index, unique)
@@ -226,6 +251,15 @@ func (t *tally) add(link ipld.Link, size uint64, index int64, unique bool) answe
 	}
 	t.arm()
 	return answer{}
+}
+
+// limit returns the limit to go by, and false if nothing may be gathered. It is
+// called with mu held.
+func (t *tally) limit() (uint64, bool) {
+	if t.loud || t.c.over.Load() {
+		return 0, false
+	}
+	return t.c.limits(t)
 }
 
 // pass tells of what was gathered and then of one block by itself.

@@ -25,14 +25,26 @@ type quietChannel struct {
 	tallies [3]tally
 	over    atomic.Bool // terminal: gather nothing
 
-	mu      sync.Mutex // guards the fields below
-	seen    bool       // data-transfer has told of it
-	known   bool       // limit is data-transfer's
-	limit   uint64     // 0: none
-	updates int        // changes under way
-	lowest  uint64     // of the limits that are being set, 0: none
-	unsure  int        // requests under way that may set any limit
+	mu      sync.Mutex    // guards the fields below
+	seen    bool          // data-transfer has told of it
+	known   bool          // limit is data-transfer's
+	limit   uint64        // 0: none
+	updates int           // changes under way
+	lowest  uint64        // of the limits that are being set, 0: none
+	raised  chan struct{} // closed and replaced when anything here changes; nil if nobody waits
+	halted  bool          // data-transfer was left to pause, and has not been told to go on
+	graced  graceResult
+	unsure  int // requests under way that may set any limit
 }
+
+// graceResult is how waiting for a channel's limit has turned out.
+type graceResult uint8
+
+const (
+	graceUnknown graceResult = iota
+	graceHelps               // the limit was raised in time
+	graceVain                // it was not; whoever pays waits for the pause
+)
 
 // lower returns the lower of two limits, of which 0 is none.
 func lower(a, b uint64) uint64 {
@@ -113,6 +125,11 @@ func (c *quietChannel) changed(limit uint64, certain bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.updates--
+	if certain && c.graced == graceVain && !c.halted && c.known && lower(c.limit, limit) == c.limit && c.limit != limit {
+		c.graced = graceUnknown // raised while the channel runs: whoever pays pays ahead
+	}
+	c.halted = c.halted && !certain
+	c.wake()
 	if certain && c.updates == 0 && c.lowest == limit { // no other crossed it
 		c.known, c.limit = true, limit
 	} else {
@@ -128,6 +145,7 @@ func (c *quietChannel) changed(limit uint64, certain bool) {
 func (c *quietChannel) doubt() {
 	c.mu.Lock()
 	c.unsure++
+	c.wake()
 	c.mu.Unlock()
 	c.flush()
 }

@@ -177,7 +177,7 @@ func TestQuietDecidesAsStock(t *testing.T) {
 		}
 		plain := &stockManager{channel: &stockChannel{status: start.status, limit: start.limit, kinds: start.kinds}}
 		quiet := newQuietStack(t, QuietConfig{
-			Bytes: rapid.Uint64Range(1, 2000).Draw(t, "quantum"), Blocks: rapid.IntRange(1, 10).Draw(t, "blocks"), Delay: never, Idle: never,
+			Bytes: rapid.Uint64Range(1, 2000).Draw(t, "quantum"), Blocks: rapid.IntRange(1, 10).Draw(t, "blocks"), Delay: never, Idle: never, Grace: -1,
 		}, &stockChannel{status: start.status, limit: start.limit, kinds: start.kinds})
 		defer quiet.q.Close()
 		next := [3]int64{}
@@ -292,7 +292,7 @@ func TestQuietNeedsManager(t *testing.T) {
 func TestQuietConcurrently(t *testing.T) {
 	const blocks, size, step = 20_000, 100, 5_000
 	c := &stockChannel{status: datatransfer.Ongoing, limit: step}
-	s := newQuietStack(t, QuietConfig{Bytes: 3_000, Idle: 50 * time.Microsecond, Delay: time.Millisecond}, c)
+	s := newQuietStack(t, QuietConfig{Bytes: 3_000, Idle: 50 * time.Microsecond, Delay: time.Millisecond, Grace: -1}, c)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for i := range int64(blocks) {
@@ -316,56 +316,6 @@ func TestQuietConcurrently(t *testing.T) {
 	s.q.Close()
 	if c.Queued() != blocks*size || c.Sent() != blocks*size {
 		t.Errorf("%d queued, %d sent of %d", c.Queued(), c.Sent(), blocks*size)
-	}
-}
-
-// pausePoints serves a DAG of uneven blocks with a limit that is raised by step
-// when it is reached, and returns what was queued at each pause, and the events
-// that each side saw.
-func pausePoints(t *testing.T, quiet QuietConfig, step uint64, seed byte) (points []uint64, events [2]int) {
-	ctx := within(t, 30*time.Second)
-	v := &validator{pull: func(datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
-		return datatransfer.ValidationResult{Accepted: true, DataLimit: step}, nil
-	}}
-	p := newNodePair(t, v, func(c *Config) { c.Quiet = quiet })
-	d := buildDAG(t, p.source, uint64(seed), 200, 9_000+int(seed), nil)
-	chid := p.open(t, ctx, d.root)
-	for limit := step; limit <= d.size; {
-		e := p.providing.until(t, ctx, "no pause", func(e seen) bool {
-			return e.code == datatransfer.DataLimitExceeded && e.state.Queued() >= limit
-		})
-		points = append(points, e.state.Queued())
-		limit = e.state.Queued()/step*step + step
-		if err := p.provider.Transfers().UpdateValidationStatus(ctx, chid, datatransfer.ValidationResult{Accepted: true, DataLimit: limit}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for side, w := range []*watcher{p.providing, p.getting} {
-		e := w.finished(t, ctx, chid)
-		if e.status != datatransfer.Completed || side == 0 && (e.state.Queued() != d.size || e.state.Sent() != d.size) || side == 1 && e.state.Received() != d.size {
-			t.Fatalf("side %d ends %s with q=%d s=%d r=%d of %d: %s", side, e.status, e.state.Queued(), e.state.Sent(), e.state.Received(), d.size, e.msg)
-		}
-		w.mu.Lock()
-		events[side] = len(w.events)
-		w.mu.Unlock()
-	}
-	return points, events
-}
-
-// TestQuietPausesWhereStockDoes runs real transfers with and without.
-func TestQuietPausesWhereStockDoes(t *testing.T) {
-	for seed, step := range map[byte]uint64{42: 223_456, 43: 1_000_000} {
-		want, loud := pausePoints(t, QuietConfig{Bytes: 1}, step, seed)
-		got, few := pausePoints(t, QuietConfig{}, step, seed)
-		if len(got) != len(want) {
-			t.Fatalf("%d pauses, without quiet %d", len(got), len(want))
-		}
-		for i := range got {
-			if got[i] != want[i] {
-				t.Errorf("step %d: pause %d at %d, without quiet at %d", step, i, got[i], want[i])
-			}
-		}
-		t.Logf("limit every %d bytes: %d pauses; events at the provider and the client %d, without quiet %d", step, len(got), few, loud)
 	}
 }
 
