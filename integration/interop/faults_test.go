@@ -43,10 +43,12 @@ func TestSellThroughFaults(t *testing.T) {
 					client := newLazyClient(t)
 					gate := newGate(t, at)
 					provider.goods.gate = gate
+					onRecord := provider.onRecord()
 					deal := client.propose(within(t, 30*time.Second), provider.addr(), provider.payTo,
 						rt.DealProposal{PayloadCID: dag.root, ID: 7, Params: params(s.price, s.unseal, s.interval, s.increase, s.selector(), nil)}, s.selector())
 					await(t, gate.reached, "the middle")
 					await(t, deal.accepted, "acceptance") // a stock channel that breaks before it never ends in order
+					await(t, onRecord, "the provider's record")
 					fault(t, provider, client)
 					gate.release()
 					deal.restart(within(t, 20*time.Second), provider.addr())

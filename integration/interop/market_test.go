@@ -193,6 +193,18 @@ func (s *seller) stop() {
 	s.node.stop()
 }
 
+// onRecord is closed when a deal that has moved bytes is on disk.
+func (s *seller) onRecord() <-chan struct{} {
+	done := make(chan struct{})
+	tell := sync.OnceFunc(func() { close(done) })
+	s.market.SubscribeToEvents(func(_ market.ProviderEvent, st market.ProviderDealState) {
+		if st.TotalSent > 0 {
+			tell()
+		}
+	})
+	return done
+}
+
 // sold returns the only deal in the seller's book.
 func (s *seller) sold() market.ProviderDealState {
 	s.t.Helper()
