@@ -71,7 +71,7 @@ func newHostWithKey(t testing.TB, key crypto.PrivKey, listen bool) host.Host {
 func newStack(t testing.TB, h host.Host, dir string) *stack {
 	t.Helper()
 	node, err := transport.New(t.Context(), transport.Config{
-		Host: h, StateDir: filepath.Join(dir, "transfer"), Network: transport.NewNetwork(h, transport.NetworkConfig{}), Logger: testLogger(),
+		Host: h, StateDir: filepath.Join(dir, "transfer"), Logger: testLogger(),
 	})
 	must(t, err)
 	return &stack{t: t, dir: dir, host: h, node: node}
@@ -159,7 +159,7 @@ func newSeller(t testing.TB, dir string, h host.Host, cars []string, ask voucher
 	s.till, err = payment.NewTill(db, key.Address(), payment.TillConfig{DefaultCredit: credit})
 	must(t, err)
 	cfg := market.ProviderConfig{
-		Host: h, Transfers: s.node.Transfers(), UseStore: transport.UseStore, Pieces: goods{s.pieces}, Node: s.till, DB: db, PayTo: key.Address(),
+		Host: h, Transfers: s.node.Transfers(), UseStore: s.node.UseStore, Pieces: goods{s.pieces}, Node: s.till, DB: db, PayTo: key.Address(),
 		Ask: ask, Meter: s.meter, Logger: testLogger(),
 		CreditLine: func() *voucher.Amount { line := s.till.DefaultCredit(); return &line },
 	}
@@ -206,7 +206,7 @@ func newBuyerOn(t testing.TB, dir string, h host.Host, opts ...buyerOption) *buy
 	b.wallet, err = payment.NewWallet(db, key, payment.WalletConfig{})
 	must(t, err)
 	cfg := market.ClientConfig{
-		Host: h, Transfers: b.node.Transfers(), UseStore: transport.UseStore, Stores: b.stores, DB: db,
+		Host: h, Transfers: b.node.Transfers(), UseStore: b.node.UseStore, Stores: b.stores, DB: db,
 		Node: b.wallet, Wallet: b.wallet.Address(), Logger: testLogger(),
 	}
 	for _, o := range opts {

@@ -19,6 +19,7 @@ import (
 	"github.com/ipfs/go-graphsync"
 	gsimpl "github.com/ipfs/go-graphsync/impl"
 	gsnet "github.com/ipfs/go-graphsync/network"
+	"github.com/ipld/go-ipld-prime"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -34,8 +35,14 @@ type Config struct {
 	StateDir string
 
 	// Network is a graphsync network on Host. The node guards it. Default:
-	// go-graphsync's own, on Host wrapped with IdleTimeout.
+	// NewNetwork with IdleTimeout and a budget of ReceiveAhead.
 	Network gsnet.GraphSyncNetwork
+
+	// ReceiveAhead is how many bytes of blocks one peer may be ahead of the store
+	// that UseStore gives its channel. It bounds memory when a disk is slow, and
+	// the part of a paid transfer that is paid for but not yet on disk. It is not
+	// used if Network is set. Default 4 MiB.
+	ReceiveAhead int
 
 	// IdleTimeout is how long an inbound graphsync stream may be silent. It is not
 	// used if Network is set. Default 5 minutes.
@@ -98,6 +105,7 @@ func (c Config) fill() (Config, error) {
 	c.MemoryPerPeer = orDefault(c.MemoryPerPeer, 8<<20)
 	c.Memory = orDefault(c.Memory, 1<<30)
 	c.MaxLinks = orDefault(c.MaxLinks, 32<<20)
+	c.ReceiveAhead = orDefault(c.ReceiveAhead, 4<<20)
 	c.SendTimeout = orDefault(c.SendTimeout, 20*time.Second)
 	c.SendRetries = orDefault(c.SendRetries, 1)
 	c.KeepFinished = orDefault(c.KeepFinished, 24*time.Hour)
@@ -133,6 +141,7 @@ type Node struct {
 	cfg       Config
 	host      *GuardedHost
 	network   *GuardedNetwork
+	ahead     *ByteBudget // nil with a network of the caller's
 	transport *guardedTransport
 	quiet     *Quiet
 	messages  *guardedTransferNet
@@ -175,7 +184,8 @@ func (n *Node) assemble() {
 	}
 	net := c.Network
 	if net == nil {
-		net = gsnet.NewFromLibp2pHost(n.host, gsnet.PanicCallback(panicked))
+		n.ahead = NewByteBudget(c.ReceiveAhead, 0)
+		net = NewNetwork(c.Host, NetworkConfig{IdleTimeout: c.IdleTimeout, Budget: n.ahead, OnPanic: panicked})
 	}
 	n.network = WrapNetwork(WrapEgress(net, c.Egress), c.NetworkGuard)
 	gsctx, stop := context.WithCancel(context.Background())
@@ -233,6 +243,18 @@ func (n *Node) startTransfers(ctx context.Context) error {
 // Transfers returns data-transfer's manager, guarded.
 func (n *Node) Transfers() datatransfer.Manager { return n.manager }
 
+// UseStore is the function UseStore for channels of this node: what a channel
+// receives counts against Config.ReceiveAhead until it is in ls.
+func (n *Node) UseStore(ls ipld.LinkSystem) datatransfer.TransportOption {
+	return func(chid datatransfer.ChannelID, t datatransfer.Transport) error {
+		store := ls
+		if n.ahead != nil && chid.Initiator == n.cfg.Host.ID() {
+			store = n.ahead.LinkSystem(ls, chid.Responder)
+		}
+		return UseStore(store)(chid, t)
+	}
+}
+
 // GraphExchange returns the graphsync exchange, guarded.
 func (n *Node) GraphExchange() graphsync.GraphExchange { return n.Meter }
 
@@ -274,6 +296,7 @@ func (n *Node) shut() error {
 	}
 	if n.raw != nil {
 		n.stopTransfers()
+		n.messages.sends.close()
 	}
 	n.host.Release()
 	errs = append(errs, n.state.close())

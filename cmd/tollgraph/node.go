@@ -51,10 +51,7 @@ func startStack(ctx context.Context, id crypto.PrivKey, listen []string, state s
 	stack, err := transport.New(ctx, transport.Config{
 		Host:     h,
 		StateDir: state,
-		Network: transport.NewNetwork(h, transport.NetworkConfig{OnPanic: func(value any, stack string) {
-			log.Error("recovered from a panic", "panic", value, "stack", stack)
-		}}),
-		Logger: log,
+		Logger:   log,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, h.Close())
@@ -101,7 +98,7 @@ func newBuyer(ctx context.Context, n *node, cfg market.ClientConfig) (*buyer, er
 	if err := os.MkdirAll(store.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("blocks: %w", err)
 	}
-	cfg.Host, cfg.Transfers, cfg.UseStore = n.host, n.stack.Transfers(), transport.UseStore
+	cfg.Host, cfg.Transfers, cfg.UseStore = n.host, n.stack.Transfers(), n.stack.UseStore
 	cfg.Stores, cfg.DB, cfg.Node, cfg.Wallet = store, n.repo.db, wallet, wallet.Address()
 	cfg.Logger = logger("tollgraph/client")
 	client, err := market.NewClient(ctx, cfg)
