@@ -339,6 +339,7 @@ func (d *clientDeal) fund(ctx context.Context, budget Amount) error {
 	d.rec.Budget, d.parked, d.payAll, d.progress = budget, "", true, time.Now()
 	d.purse = d.newPurse()
 	d.keep(ctx, true)
+	d.publishState() // before the one who asked for it looks
 	return nil
 }
 
