@@ -99,7 +99,11 @@ func startAPI(ctx context.Context, dir, listen string, handler http.Handler) (*a
 		return nil, errors.Join(fmt.Errorf("api: %w", err), l.Close())
 	}
 	life, stop := context.WithCancel(ctx)
-	a := &api{dir: dir, addr: l.Addr().String(), stop: stop, server: &http.Server{
+	addr := l.Addr().String()
+	if whole, err := filepath.Abs(addr); err == nil && listen == "" {
+		addr = whole
+	}
+	a := &api{dir: dir, addr: addr, stop: stop, server: &http.Server{
 		Handler: bounded(handler), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 64 << 10, BaseContext: func(net.Listener) context.Context { return life },
 	}}

@@ -116,7 +116,9 @@ func (a *app) control(ctx context.Context, cmd *cli.Command) error {
 	}
 	var d deal
 	if r != nil {
-		err = r.post(ctx, dealPath(o.name, o.verb), dealChange{Amount: o.amount}, &d)
+		if err = r.post(ctx, dealPath(o.name, o.verb), dealChange{Amount: o.amount}, &d); err == nil {
+			err = d.restore()
+		}
 	} else {
 		d, err = a.controlStored(ctx, cmd.String("repo"), o)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/voucher"
 )
 
 // maxListed bounds a list of deals, per role.
@@ -64,7 +65,7 @@ func (a *app) listDeals(ctx context.Context, cmd *cli.Command) error {
 		return usagef("deals list takes no arguments; to see one deal: tollgraph deals show %s", cmd.Args().First())
 	}
 	limit := min(max(cmd.Int("limit"), 0), maxListed)
-	deals, err := storedDeals(ctx, cmd.String("repo"), limit)
+	deals, err := lookDeals(ctx, cmd.String("repo"), limit)
 	if err != nil {
 		return err
 	}
@@ -83,11 +84,7 @@ func (a *app) showDeal(ctx context.Context, cmd *cli.Command) error {
 	if cmd.NArg() != 1 {
 		return usagef("deals show takes one deal's ID, or PEER/ID; tollgraph deals list shows them")
 	}
-	deals, err := storedDeals(ctx, cmd.String("repo"), maxListed)
-	if err != nil {
-		return err
-	}
-	d, err := pickDeal(deals, cmd.Args().First())
+	d, err := lookDeal(ctx, cmd.String("repo"), cmd.Args().First())
 	if err != nil {
 		return err
 	}
@@ -128,6 +125,59 @@ func (a *app) printDeal(d deal) error {
 		}
 	}
 	return w.Flush()
+}
+
+// lookDeals asks the node that runs on the repo at dir, which knows best how far
+// its deals are, or else reads them.
+func lookDeals(ctx context.Context, dir string, limit int) (deals []deal, err error) {
+	r, err := dial(ctx, dir)
+	if err != nil || r == nil {
+		if err == nil {
+			deals, err = storedDeals(ctx, dir, limit)
+		}
+		return deals, err
+	}
+	if err := r.get(ctx, fmt.Sprintf("/v1/deals?limit=%d", limit), &deals); err != nil {
+		return nil, err
+	}
+	for i := range deals {
+		if err := deals[i].restore(); err != nil {
+			return nil, err
+		}
+	}
+	return deals, nil
+}
+
+// lookDeal asks likewise for the one deal that a user names.
+func lookDeal(ctx context.Context, dir, name string) (d deal, err error) {
+	if _, _, err := parseDealName(name); err != nil {
+		return d, err
+	}
+	r, err := dial(ctx, dir)
+	if err != nil {
+		return d, err
+	}
+	if r != nil {
+		if err := r.get(ctx, dealPath(name, ""), &d); err != nil {
+			return d, err
+		}
+		return d, d.restore()
+	}
+	deals, err := storedDeals(ctx, dir, maxListed)
+	if err != nil {
+		return d, err
+	}
+	return pickDeal(deals, name)
+}
+
+// restore fills in what people read and JSON does not have.
+func (d *deal) restore() error {
+	var paid voucher.Amount
+	if err := paid.UnmarshalText([]byte(d.Paid)); err != nil {
+		return err
+	}
+	d.paid = paid.FIL()
+	return nil
 }
 
 // storedDeals reads the deals of both roles from the repo at dir, the latest

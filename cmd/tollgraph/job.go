@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peerstore"
+
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -29,8 +31,12 @@ func (o *office) begin(ctx context.Context, p purchase, from *order) (*job, erro
 		return nil, err
 	}
 	began := time.Now()
+	o.node.host.Peerstore().AddAddrs(p.from.ID, p.from.Addrs, peerstore.TempAddrTTL) // also for a deal that runs: it may have moved
 	id, err := o.buyer.Retrieve(ctx, p.request())
 	if err != nil {
+		return nil, err
+	}
+	if err := o.shelf.unhold(ctx, id); err != nil {
 		return nil, err
 	}
 	if from != nil {
@@ -40,7 +46,7 @@ func (o *office) begin(ctx context.Context, p purchase, from *order) (*job, erro
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if j := o.busy[id]; j != nil && (from == nil || j.output == p.output) {
+	if j := o.busy[id]; j != nil && (from == nil || j.output.path == p.output.path) {
 		return j, nil
 	}
 	j := &job{purchase: p, id: id, order: from, done: make(chan struct{})}
@@ -102,6 +108,7 @@ const retryEvery = time.Minute
 // keep goes on with every deal that has not ended, unless the user paused it:
 // now, and again from time to time, until ctx ends.
 func (o *office) keep(ctx context.Context) {
+	o.writeLate(ctx)
 	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
 	for {
@@ -112,6 +119,44 @@ func (o *office) keep(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// writeLate writes out what was complete when the last daemon was killed. It
+// costs nothing: everything is here.
+func (o *office) writeLate(ctx context.Context) {
+	ids, err := o.shelf.ids(ctx)
+	if err != nil {
+		o.log.Error("read orders", "err", err)
+		return
+	}
+	for _, id := range ids {
+		if err := o.writeOne(ctx, id); err != nil && ctx.Err() == nil {
+			o.log.Warn("write out", "deal", id, "err", err)
+		}
+	}
+}
+
+// writeOne writes out the deal of an order if it is complete, and forgets it if
+// it ended otherwise.
+func (o *office) writeOne(ctx context.Context, id market.DealID) error {
+	if _, err := o.buyer.RequestOf(ctx, id); !errors.Is(err, market.ErrNoDeal) {
+		return err // it has not ended, and so goes on
+	}
+	kept, _, err := o.shelf.order(ctx, id)
+	if err != nil {
+		return err
+	}
+	s, err := o.buyer.RetrievalStatus(ctx, id)
+	if err == nil && s.Status == voucher.DealStatusCompleted {
+		p, err := kept.purchase()
+		if err != nil {
+			return err
+		}
+		if _, err = o.begin(ctx, p, &kept); err != nil {
+			return err
+		}
+	}
+	return o.shelf.drop(ctx, id)
 }
 
 // resumeAll goes on with what stands still. What waits for money looks again
@@ -138,21 +183,14 @@ func (o *office) goOn(ctx context.Context, id market.DealID) error {
 	if err != nil {
 		return err
 	}
+	o.mu.Lock()
+	busy := o.busy[id] != nil
+	o.mu.Unlock()
 	if s.Status == voucher.DealStatusInsufficientFunds {
 		return o.buyer.AddMoreFunds(ctx, id, voucher.Amount{})
 	}
-	p, err := o.purchaseOf(ctx, id)
-	if err != nil {
-		return err
+	if busy {
+		return nil
 	}
-	kept, found, err := o.shelf.order(ctx, id)
-	if err != nil {
-		return err
-	}
-	if found {
-		_, err = o.begin(ctx, p, &kept)
-	} else {
-		_, err = o.begin(ctx, p, nil)
-	}
-	return err
+	return o.resume(ctx, id)
 }

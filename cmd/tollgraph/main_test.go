@@ -113,15 +113,23 @@ func (s *shell) fetch(repo string, p *serving, args ...string) receipt {
 // serving is a running provider.
 type serving struct {
 	addr   string
+	api    string // a daemon's
 	roots  []string
 	events []event // until it was ready
+	stop   func(os.Signal) result
 }
 
-// serve starts a provider on repo, waits until it is ready, and ends it in
-// order with the test.
+// serve starts a provider on repo.
 func (s *shell) serve(repo string, args ...string) *serving {
 	s.t.Helper()
-	cmd := s.command(append([]string{"serve", "--json", "--repo", repo, "--listen", "/ip4/127.0.0.1/tcp/0"}, args...)...)
+	return s.start("serve", append([]string{"--repo", repo, "--listen", "/ip4/127.0.0.1/tcp/0"}, args...)...)
+}
+
+// start starts serve or daemon, waits until it is ready, and ends it in order
+// with the test.
+func (s *shell) start(command string, args ...string) *serving {
+	s.t.Helper()
+	cmd := s.command(append([]string{command, "--json"}, args...)...)
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
@@ -136,12 +144,14 @@ func (s *shell) serve(repo string, args ...string) *serving {
 	for ready := false; !ready; {
 		var e event
 		if err := lines.Decode(&e); err != nil {
-			s.t.Fatalf("serve ended before it was ready: %v: %s", errors.Join(err, cmd.Wait()), errs.String())
+			s.t.Fatalf("%s ended before it was ready: %v: %s", command, errors.Join(err, cmd.Wait()), errs.String())
 		}
 		p.events = append(p.events, e)
 		switch e.Event {
 		case "listening":
 			p.addr = e.Addr
+		case "api":
+			p.api = e.Addr
 		case "root":
 			p.roots = append(p.roots, e.CID)
 		}
@@ -152,11 +162,21 @@ func (s *shell) serve(repo string, args ...string) *serving {
 		defer close(drained)
 		_, _ = io.Copy(io.Discard, io.MultiReader(lines.Buffered(), out)) // nobody looks at later events
 	}()
+	var once sync.Once
+	var ended result
+	killed := false
+	p.stop = func(sig os.Signal) result {
+		once.Do(func() {
+			killed = sig == os.Kill
+			_ = cmd.Process.Signal(sig) // it may have been killed by its deadline
+			<-drained
+			ended = result{code: s.exitCode(cmd.Wait()), err: errs.String()}
+		})
+		return ended
+	}
 	s.t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt) // it may have been killed by its deadline
-		<-drained
-		if code := s.exitCode(cmd.Wait()); code != 0 {
-			s.t.Errorf("serve ended with exit code %d: %s", code, errs.String())
+		if r := p.stop(os.Interrupt); r.code != 0 && !killed {
+			s.t.Errorf("%s ended with exit code %d: %s", command, r.code, r.err)
 		}
 	})
 	return p

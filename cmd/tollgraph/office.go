@@ -152,10 +152,15 @@ func (o *office) resume(ctx context.Context, id market.DealID) error {
 	if err != nil {
 		return err
 	}
-	if err := o.shelf.unhold(ctx, id); err != nil {
+	kept, found, err := o.shelf.order(ctx, id)
+	if err != nil {
 		return err
 	}
-	_, err = o.begin(ctx, p, nil)
+	from := &kept
+	if !found {
+		from = nil
+	}
+	_, err = o.begin(ctx, p, from)
 	return err
 }
 
