@@ -159,7 +159,7 @@ func newSeller(t testing.TB, dir string, h host.Host, cars []string, ask voucher
 	s.till, err = payment.NewTill(db, key.Address(), payment.TillConfig{DefaultCredit: credit})
 	must(t, err)
 	cfg := market.ProviderConfig{
-		Host: h, Transfers: s.node.Transfers(), UseStore: s.node.UseStore, Pieces: goods{s.pieces}, Node: s.till, DB: db, PayTo: key.Address(),
+		Host: h, Transfers: s.node.Transfers(), UseStore: transport.UseStore, Pieces: goods{s.pieces}, Node: s.till, DB: db, PayTo: key.Address(),
 		Ask: ask, Meter: s.meter, Logger: testLogger(),
 		CreditLine: func() *voucher.Amount { line := s.till.DefaultCredit(); return &line },
 	}
@@ -206,7 +206,7 @@ func newBuyerOn(t testing.TB, dir string, h host.Host, opts ...buyerOption) *buy
 	b.wallet, err = payment.NewWallet(db, key, payment.WalletConfig{})
 	must(t, err)
 	cfg := market.ClientConfig{
-		Host: h, Transfers: b.node.Transfers(), UseStore: b.node.UseStore, Stores: b.stores, DB: db,
+		Host: h, Transfers: b.node.Transfers(), UseStore: transport.UseStore, Stores: b.stores, DB: db,
 		Node: b.wallet, Wallet: b.wallet.Address(), Logger: testLogger(),
 	}
 	for _, o := range opts {

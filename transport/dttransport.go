@@ -16,8 +16,9 @@ import (
 // guardedTransport is data-transfer's graphsync transport without its deadlocks.
 type guardedTransport struct {
 	*dtgs.Transport
-	gate gate           // before data-transfer
-	work sync.WaitGroup // cleanups
+	gate  gate           // before data-transfer
+	work  sync.WaitGroup // cleanups
+	ahead *ByteBudget    // what peers may be ahead of their channels' stores; may be nil
 }
 
 var _ datatransfer.PauseableTransport = (*guardedTransport)(nil)
@@ -62,6 +63,7 @@ type guardedTransferNet struct {
 	cfg    TransferGuard
 	counts *counts
 	gate   gate // before data-transfer
+	sends  lingers
 
 	mu     sync.Mutex // guards the fields below
 	limits map[peer.ID]*rate.Limiter
@@ -88,6 +90,12 @@ func newTransferNet(net dtnet.DataTransferNetwork, cfg TransferGuard) *guardedTr
 // SetDelegate registers the manager as the receiver of what passes the guard.
 func (n *guardedTransferNet) SetDelegate(r dtnet.Receiver) {
 	n.DataTransferNetwork.SetDelegate(&transferReceiver{r, n})
+}
+
+// SendMessage sends a message. It returns when that is written.
+func (n *guardedTransferNet) SendMessage(ctx context.Context, p peer.ID, m datatransfer.Message) error {
+	key := lingerKey{peer: p, transfer: m.TransferID(), request: m.IsRequest()}
+	return n.sends.send(ctx, key, func(ctx context.Context) error { return n.DataTransferNetwork.SendMessage(ctx, p, m) })
 }
 
 // pass says whether a message of p comes slowly enough.

@@ -19,7 +19,6 @@ import (
 	"github.com/ipfs/go-graphsync"
 	gsimpl "github.com/ipfs/go-graphsync/impl"
 	gsnet "github.com/ipfs/go-graphsync/network"
-	"github.com/ipld/go-ipld-prime"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -141,7 +140,6 @@ type Node struct {
 	cfg       Config
 	host      *GuardedHost
 	network   *GuardedNetwork
-	ahead     *ByteBudget // nil with a network of the caller's
 	transport *guardedTransport
 	quiet     *Quiet
 	messages  *guardedTransferNet
@@ -183,9 +181,10 @@ func (n *Node) assemble() {
 		c.Logger.Error("graphsync recovered from a panic", "panic", r, "stack", stack)
 	}
 	net := c.Network
+	var ahead *ByteBudget
 	if net == nil {
-		n.ahead = NewByteBudget(c.ReceiveAhead, 0)
-		net = NewNetwork(c.Host, NetworkConfig{IdleTimeout: c.IdleTimeout, Budget: n.ahead, OnPanic: panicked})
+		ahead = NewByteBudget(c.ReceiveAhead, 0)
+		net = NewNetwork(c.Host, NetworkConfig{IdleTimeout: c.IdleTimeout, Budget: ahead, OnPanic: panicked})
 	}
 	n.network = WrapNetwork(WrapEgress(net, c.Egress), c.NetworkGuard)
 	gsctx, stop := context.WithCancel(context.Background())
@@ -210,7 +209,7 @@ func (n *Node) assemble() {
 	guard := c.Guard
 	guard.Network = n.network
 	n.Meter = WrapExchange(gs, c.Host.ID(), guard)
-	n.transport = &guardedTransport{Transport: dtgs.NewTransport(c.Host.ID(), n.Meter)}
+	n.transport = &guardedTransport{Transport: dtgs.NewTransport(c.Host.ID(), n.Meter), ahead: ahead}
 }
 
 // startTransfers builds data-transfer on top and waits until it is ready.
@@ -242,18 +241,6 @@ func (n *Node) startTransfers(ctx context.Context) error {
 
 // Transfers returns data-transfer's manager, guarded.
 func (n *Node) Transfers() datatransfer.Manager { return n.manager }
-
-// UseStore is the function UseStore for channels of this node: what a channel
-// receives counts against Config.ReceiveAhead until it is in ls.
-func (n *Node) UseStore(ls ipld.LinkSystem) datatransfer.TransportOption {
-	return func(chid datatransfer.ChannelID, t datatransfer.Transport) error {
-		store := ls
-		if n.ahead != nil && chid.Initiator == n.cfg.Host.ID() {
-			store = n.ahead.LinkSystem(ls, chid.Responder)
-		}
-		return UseStore(store)(chid, t)
-	}
-}
 
 // GraphExchange returns the graphsync exchange, guarded.
 func (n *Node) GraphExchange() graphsync.GraphExchange { return n.Meter }

@@ -34,7 +34,7 @@ func UseStore(ls ipld.LinkSystem) datatransfer.TransportOption {
 		if ls.StorageReadOpener == nil {
 			return fmt.Errorf("store of channel %s: link system has no StorageReadOpener", chid)
 		}
-		if err := gst.UseStore(chid, knowsEmpty(ls)); err != nil {
+		if err := gst.UseStore(chid, knowsEmpty(budgeted(t, chid, ls))); err != nil {
 			return fmt.Errorf("store of channel %s: %w", chid, err)
 		}
 		return nil
@@ -66,6 +66,20 @@ func graphsyncTransport(t datatransfer.Transport) (*dtgs.Transport, error) {
 		return graphsyncTransport(t.PauseableTransport)
 	}
 	return nil, fmt.Errorf("%T is not a graphsync transport: %w", t, datatransfer.ErrUnsupported)
+}
+
+// budgeted takes what a channel of a Node stores off its account with the
+// sender; see Config.ReceiveAhead.
+func budgeted(t datatransfer.Transport, chid datatransfer.ChannelID, ls ipld.LinkSystem) ipld.LinkSystem {
+	switch t := t.(type) {
+	case *guardedTransport:
+		if t.ahead != nil {
+			return t.ahead.LinkSystem(ls, chid.Responder)
+		}
+	case *quietTransport:
+		return budgeted(t.PauseableTransport, chid, ls)
+	}
+	return ls
 }
 
 // denyAll returns a link system that holds nothing and takes nothing.

@@ -98,7 +98,7 @@ func newBuyer(ctx context.Context, n *node, cfg market.ClientConfig) (*buyer, er
 	if err := os.MkdirAll(store.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("blocks: %w", err)
 	}
-	cfg.Host, cfg.Transfers, cfg.UseStore = n.host, n.stack.Transfers(), n.stack.UseStore
+	cfg.Host, cfg.Transfers, cfg.UseStore = n.host, n.stack.Transfers(), transport.UseStore
 	cfg.Stores, cfg.DB, cfg.Node, cfg.Wallet = store, n.repo.db, wallet, wallet.Address()
 	cfg.Logger = logger("tollgraph/client")
 	client, err := market.NewClient(ctx, cfg)

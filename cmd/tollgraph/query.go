@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/transport"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -176,7 +177,7 @@ func startAsker(ctx context.Context, dir string) (*market.Client, func() error, 
 	}
 	stop := func() error { return errors.Join(stack.Close(), h.Close(), db.Close()) }
 	client, err := market.NewClient(ctx, market.ClientConfig{
-		Host: h, Transfers: stack.Transfers(), UseStore: stack.UseStore, Stores: &blocks{}, DB: db, Logger: logger("tollgraph/client"),
+		Host: h, Transfers: stack.Transfers(), UseStore: transport.UseStore, Stores: &blocks{}, DB: db, Logger: logger("tollgraph/client"),
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, stop())

@@ -7,6 +7,7 @@ import (
 	"github.com/tollgraph/tollgraph/payment"
 	"github.com/tollgraph/tollgraph/piece"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/transport"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -42,7 +43,7 @@ func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubsc
 		return nil, err
 	}
 	out.Provider, err = market.NewProvider(market.ProviderConfig{
-		Host: n.host, Transfers: n.stack.Transfers(), UseStore: n.stack.UseStore, Pieces: goods{out.store},
+		Host: n.host, Transfers: n.stack.Transfers(), UseStore: transport.UseStore, Pieces: goods{out.store},
 		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter,
 		CreditLine: out.creditLine, Logger: logger("tollgraph/provider"),
 	})
