@@ -1,0 +1,248 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ipfs/go-cid"
+	"github.com/ipfs/go-graphsync"
+	gsimpl "github.com/ipfs/go-graphsync/impl"
+	gsmsg "github.com/ipfs/go-graphsync/message"
+	gsnet "github.com/ipfs/go-graphsync/network"
+	carstorage "github.com/ipld/go-car/v2/storage"
+	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/codec/dagcbor"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/ipld/go-ipld-prime/fluent/qp"
+	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
+	"github.com/libp2p/go-libp2p/core/network"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// flood sends n requests for at most 1,000 deals, a hundred to a message. It
+// ends early when the other side takes no more.
+func flood(ctx context.Context, r *raider, s *shop, n int) {
+	r.t.Helper()
+	exts := make([]graphsync.ExtensionData, min(n, 1000))
+	for i := range exts {
+		exts[i] = pullMessage(r.t, voucher.DealID(i+1), false, s.deal)
+	}
+	for sent := 0; sent < n; {
+		var some []gsmsg.GraphSyncRequest
+		for range min(100, n-sent) {
+			some = append(some, gsRequest(s.deal, exts[sent%len(exts)]))
+			sent++
+		}
+		if r.trySend(ctx, some...) != nil {
+			return
+		}
+	}
+}
+
+// TestAttackFlood: the plain stack keeps a record and a goroutine for everything
+// that anybody proposes, for good, and serves the honest behind all of it. A
+// seller has a limit for each peer and serves an honest client meanwhile.
+func TestAttackFlood(t *testing.T) {
+	s := newShop(t)
+	ctx := within(t, time.Minute)
+	t.Run("plain", func(t *testing.T) {
+		const n = 100 // each takes so long that 10,000 would take minutes
+		p := newPlain(t, s.links(), 1)
+		r := newRaider(t, p.host)
+		flood(ctx, r, s, n)
+		for {
+			all, err := p.manager.InProgressChannels(ctx)
+			must(t, err)
+			if len(all) == n {
+				return
+			}
+		}
+	})
+	t.Run("tollgraph", func(t *testing.T) {
+		const n = 10_000
+		sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL)
+		r := newRaider(t, sel.host)
+		var flooding sync.WaitGroup
+		flooding.Go(func() { flood(ctx, r, s, n) })
+		honestSale(t, ctx, sel, s.deal, s.dealSize)
+		flooding.Wait()
+		honestSale(t, ctx, sel, s.deal, s.dealSize)
+		mine := 0
+		for id, d := range sel.ListDeals() {
+			if id.From == r.host.ID() && d.TotalSent != 0 { // the others found all blocks sent, and ended
+				mine++
+			}
+		}
+		got := r.loot(ctx, s)
+		t.Logf("%d of %d deals, %d bytes, dropped %v", mine, n, got.total, sel.node.Dropped())
+		if mine > 64 || got.total > uint64(mine)*shopCredit {
+			t.Errorf("%d deals with one peer, %d bytes", mine, got.total)
+		}
+	})
+}
+
+// sloth asks for a whole DAG and reads nothing of it.
+func sloth(ctx context.Context, r *raider, q gsmsg.GraphSyncRequest) {
+	r.t.Helper()
+	r.host.SetStreamHandler(gsnet.ProtocolGraphsync_2_0_0, func(network.Stream) {}) // open, and not read
+	r.send(ctx, q)
+}
+
+// TestAttackUnread: peers that do not read what they ask for. On the plain stack
+// each takes a worker until its memory is given up, after 100 minutes; behind as
+// many as there are workers nobody is served. A seller serves an honest client
+// next to fifty.
+func TestAttackUnread(t *testing.T) {
+	s := newShop(t)
+	ctx := within(t, time.Minute)
+	t.Run("plain", func(t *testing.T) {
+		const workers = 6 // the default
+		p := newPlain(t, s.links(), 0, gsimpl.MaxMemoryPerPeerResponder(256<<10))
+		for i := range workers {
+			sloth(ctx, newRaider(t, p.host), gsRequest(s.deal, pullMessage(t, voucher.DealID(i+1), false, s.deal)))
+		}
+		patience, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		honest := newRaider(t, p.host)
+		q := gsRequest(s.deal, pullMessage(t, 100, false, s.deal))
+		honest.send(patience, q)
+		if st := honest.answered(patience, q.ID()); st.IsTerminal() {
+			t.Errorf("the plain stack stands it: %v", st)
+		}
+	})
+	t.Run("tollgraph", func(t *testing.T) {
+		sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL)
+		for i := range 50 {
+			sloth(ctx, newRaider(t, sel.host), gsRequest(s.deal, pullMessage(t, voucher.DealID(i+1), false, s.deal)))
+		}
+		start := time.Now()
+		honestSale(t, ctx, sel, s.deal, s.dealSize)
+		t.Logf("served in %v", time.Since(start))
+	})
+}
+
+// ladder makes a CAR of n nodes, each of which links to the next one twice: n
+// blocks, and 2^n ways through them.
+func ladder(t testing.TB, dir string, n int) (car string, root cid.Cid) {
+	t.Helper()
+	lp := cidlink.LinkPrototype{Prefix: cid.Prefix{Version: 1, Codec: cid.DagCBOR, MhType: 0x12, MhLength: 32}}
+	below := datamodel.Node(basicnode.NewString("the end"))
+	blocks := make(map[cid.Cid][]byte)
+	for range n {
+		under := below
+		node, err := qp.BuildList(basicnode.Prototype.List, 2, func(l datamodel.ListAssembler) {
+			qp.ListEntry(l, qp.Node(under))
+			qp.ListEntry(l, qp.Node(under))
+		})
+		must(t, err)
+		raw, err := ipld.Encode(node, dagcbor.Encode)
+		must(t, err)
+		root, err = lp.Sum(raw)
+		must(t, err)
+		blocks[root] = raw
+		below = basicnode.NewLink(cidlink.Link{Cid: root})
+	}
+	car = filepath.Join(dir, "ladder.car")
+	f, err := os.Create(car)
+	must(t, err)
+	w, err := carstorage.NewWritable(f, []cid.Cid{root})
+	must(t, err)
+	for c, b := range blocks {
+		must(t, w.Put(t.Context(), c.KeyString(), b))
+	}
+	must(t, w.Finalize())
+	must(t, f.Close())
+	return car, root
+}
+
+// TestAttackEndless: a DAG of forty small blocks with a million million ways
+// through. On the plain stack each request for it has a worker and a core for
+// ever; behind as many as there are workers nobody is served. A seller serves an
+// honest client meanwhile.
+func TestAttackEndless(t *testing.T) {
+	car, endless := ladder(t, t.TempDir(), 40)
+	s := newShop(t)
+	s.cars = append(s.cars, car)
+	s.open(t)
+	ctx := within(t, time.Minute)
+	t.Run("plain", func(t *testing.T) {
+		p := newPlain(t, s.links(), 0)
+		r := newRaider(t, p.host)
+		for i := range 6 {
+			r.send(ctx, gsRequest(endless, pullMessage(t, voucher.DealID(i+1), false, endless)))
+		}
+		patience, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		honest := newRaider(t, p.host)
+		q := gsRequest(s.deal, pullMessage(t, 100, false, s.deal))
+		honest.send(patience, q)
+		if st := honest.answered(patience, q.ID()); st.IsTerminal() {
+			t.Errorf("the plain stack stands it: %v", st)
+		}
+	})
+	t.Run("tollgraph", func(t *testing.T) {
+		sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL)
+		r := newRaider(t, sel.host)
+		for i := range 6 {
+			r.send(ctx, gsRequest(endless, pullMessage(t, voucher.DealID(i+1), false, endless)))
+		}
+		honestSale(t, ctx, sel, s.deal, s.dealSize)
+	})
+}
+
+// TestAttackRate compares the rate of an honest client with and without a flood
+// and fifty peers that do not read. It needs a quiet machine: set
+// TOLLGRAPH_ATTACK_RATE to run it.
+func TestAttackRate(t *testing.T) {
+	if os.Getenv("TOLLGRAPH_ATTACK_RATE") == "" {
+		t.Skip("set TOLLGRAPH_ATTACK_RATE=1 to measure")
+	}
+	const size = 256 << 20
+	s := newShop(t)
+	car, root, n := makeCAR(t, t.TempDir(), size, 256<<10)
+	ask := voucher.Ask{PricePerByte: 3, PaymentInterval: 1 << 20}
+	sel := newSeller(t, t.TempDir(), newHost(t, true), append(s.cars, car), ask, voucher.OneFIL)
+	rate := func() float64 {
+		b := newBuyer(t, t.TempDir())
+		defer b.stop()
+		start := time.Now()
+		_, err := b.Get(within(t, 2*time.Minute), market.Request{Provider: market.RetrievalPeer{AddrInfo: sel.addr()}, Root: root, Budget: voucher.OneFIL})
+		must(t, err)
+		return float64(n) / (1 << 20) / time.Since(start).Seconds()
+	}
+	rate() // the first one pays for cold caches
+	before := max(rate(), rate())
+	for i := range 50 {
+		sloth(t.Context(), newRaider(t, sel.host), gsRequest(s.deal, pullMessage(t, voucher.DealID(i+1), false, s.deal)))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var flooding sync.WaitGroup
+	flooding.Go(func() { // a hundred times what a peer may ask
+		r := newRaider(t, sel.host)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for id := 1; ; id += 100 {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				flood(ctx, r, s, 100)
+			}
+		}
+	})
+	during := max(rate(), rate())
+	stop()
+	flooding.Wait()
+	fmt.Printf("undisturbed %.0f MiB/s, under attack %.0f MiB/s: %.2f\n", before, during, during/before)
+	if during < 0.9*before {
+		t.Errorf("%.0f MiB/s under attack, %.0f without", during, before)
+	}
+}
