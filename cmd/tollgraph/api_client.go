@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -36,7 +37,7 @@ func dial(ctx context.Context, dir string) (*remote, error) {
 	r := &remote{}
 	if network == "unix" {
 		addr = apiPath(dir, apiSocket) // the repo may have been moved
-	} else if r.token, err = readToken(dir); err != nil {
+	} else if r.token, err = tokenOf(dir); err != nil || r.token == "" {
 		return nil, err
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
@@ -53,6 +54,19 @@ func dial(ctx context.Context, dir string) (*remote, error) {
 		DisableKeepAlives:     true,
 	}}
 	return r, nil
+}
+
+// tokenOf returns the token for the node that runs on the repo at dir, and none
+// if none runs: then the port it had may be a stranger's, who is not shown it.
+func tokenOf(dir string) (string, error) {
+	lock, err := lockFile(filepath.Join(dir, "lock"))
+	if err == nil {
+		return "", lock.Close()
+	}
+	if !errors.Is(err, errRepoLocked) {
+		return "", err
+	}
+	return readToken(dir)
 }
 
 func (r *remote) get(ctx context.Context, path string, out any) error {

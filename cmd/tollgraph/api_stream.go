@@ -104,6 +104,9 @@ func (o *office) order(r *http.Request) (*job, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), apiTimeout)
 	defer cancel()
+	if err := underCeiling(ctx, o.node.repo.db, &p); err != nil {
+		return nil, err
+	}
 	return o.begin(ctx, p, &from)
 }
 

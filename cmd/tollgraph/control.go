@@ -206,11 +206,7 @@ func (o *office) change(ctx context.Context, what dealOrder) (deal, error) {
 	if err := o.changeBought(ctx, what, id); err != nil {
 		return deal{}, err
 	}
-	s, err := o.buyer.RetrievalStatus(ctx, id)
-	if err != nil {
-		return deal{}, err
-	}
-	return clientDeal(s), nil
+	return o.findDeal(ctx, what.name)
 }
 
 // changeBought changes a deal of the client. What does not run is paused as it

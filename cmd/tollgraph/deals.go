@@ -208,7 +208,7 @@ func readDeals(ctx context.Context, db *sql.DB, limit int) ([]deal, error) {
 		deals = append(deals, providerDeal(s))
 	}
 	slices.SortStableFunc(deals, func(a, b deal) int { return b.Updated.Compare(a.Updated) })
-	return deals, nil
+	return deals, shelf{db}.mark(ctx, deals)
 }
 
 func clientDeal(s market.ClientDealState) deal {

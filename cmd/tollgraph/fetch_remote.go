@@ -41,9 +41,9 @@ func (a *app) fetchRemote(ctx context.Context, r *remote, cmd *cli.Command, cfg 
 	o := orderFlags(cmd, cfg)
 	toStdout := cfg.output.path == "-"
 	if toStdout {
-		dir, err := os.MkdirTemp(apiPath(cfg.repo, ""), "out-")
-		if err != nil {
-			return err
+		dir, failed := os.MkdirTemp(apiPath(cfg.repo, ""), "out-")
+		if failed != nil {
+			return failed
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 		o.Output, o.Flat = filepath.Join(dir, "out"), true
@@ -58,15 +58,16 @@ func (a *app) fetchRemote(ctx context.Context, r *remote, cmd *cli.Command, cfg 
 		return err
 	}
 	if toStdout {
-		if got.Output = "-"; err == nil {
-			err = a.copyOut(o.Output)
+		got.Output = "-"
+		if err := a.copyOut(o.Output); err != nil {
+			return err
 		}
 	}
-	if err == nil && cmd.Bool("json") {
+	if cmd.Bool("json") {
 		return a.printJSON(got)
 	}
 	a.sayf("%s", got)
-	return err
+	return nil
 }
 
 // copyOut writes a file to standard output.

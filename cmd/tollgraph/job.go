@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peerstore"
@@ -24,12 +25,9 @@ type job struct {
 }
 
 // begin begins p, or joins it if it runs already. What is wrong with it at the
-// start is the error; the rest is the job's. order, if there is one, is kept
-// until it is done.
+// start is the error; the rest is the job's. The order that p is from, if there
+// is one, is kept until it is done.
 func (o *office) begin(ctx context.Context, p purchase, from *order) (*job, error) {
-	if err := underCeiling(ctx, o.node.repo.db, &p); err != nil {
-		return nil, err
-	}
 	began := time.Now()
 	o.node.host.Peerstore().AddAddrs(p.from.ID, p.from.Addrs, peerstore.TempAddrTTL) // also for a deal that runs: it may have moved
 	id, err := o.buyer.Retrieve(ctx, p.request())
@@ -73,9 +71,7 @@ func (o *office) run(j *job, began time.Time) {
 		o.log.Warn("fetch", "what", j.name(), "deal", id, "err", err)
 	}
 	o.mu.Lock()
-	if o.busy[j.id] == j {
-		delete(o.busy, j.id)
-	}
+	maps.DeleteFunc(o.busy, func(_ market.DealID, other *job) bool { return other == j })
 	o.mu.Unlock()
 	close(j.done)
 }
@@ -93,6 +89,9 @@ func (o *office) wait(ctx context.Context, j *job) (market.DealID, market.Client
 	if err != nil {
 		return j.id, s, fmt.Errorf("the provider does not go on with deal %d, and a new one failed: %w", j.id, err)
 	}
+	o.mu.Lock()
+	o.busy[id] = j
+	o.mu.Unlock()
 	if j.order != nil {
 		if err := errors.Join(o.shelf.put(ctx, id, *j.order), o.shelf.drop(ctx, j.id)); err != nil {
 			return id, s, err

@@ -74,7 +74,7 @@ func (o *office) deals(ctx context.Context, limit int) ([]deal, error) {
 			deals[i] = providerDeal(s)
 		}
 	}
-	return deals, nil
+	return deals, o.shelf.mark(ctx, deals)
 }
 
 // findDeal finds the deal that a user names: this node's own under an id, or
@@ -82,7 +82,12 @@ func (o *office) deals(ctx context.Context, limit int) ([]deal, error) {
 func (o *office) findDeal(ctx context.Context, name string) (deal, error) {
 	if id, err := o.clientDeal(ctx, name); err == nil {
 		s, err := o.buyer.RetrievalStatus(ctx, id)
-		return clientDeal(s), err
+		if err != nil {
+			return deal{}, err
+		}
+		found := []deal{clientDeal(s)}
+		err = o.shelf.mark(ctx, found)
+		return found[0], err
 	} else if !errors.Is(err, market.ErrNoDeal) {
 		return deal{}, err
 	}

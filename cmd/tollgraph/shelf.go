@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 )
@@ -59,7 +61,12 @@ func (s shelf) order(ctx context.Context, id market.DealID) (o order, found bool
 
 // ids returns the deals that have orders.
 func (s shelf) ids(ctx context.Context) ([]market.DealID, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT deal FROM node_orders ORDER BY deal`)
+	return s.list(ctx, `SELECT deal FROM node_orders ORDER BY deal`)
+}
+
+// list reads the ids of deals.
+func (s shelf) list(ctx context.Context, query string) ([]market.DealID, error) {
+	rows, err := s.db.QueryContext(ctx, query)
 	if err != nil {
 		return nil, fmt.Errorf("read orders: %w", err)
 	}
@@ -90,6 +97,24 @@ func (s shelf) hold(ctx context.Context, id market.DealID) error {
 func (s shelf) unhold(ctx context.Context, id market.DealID) error {
 	_, err := s.db.ExecContext(ctx, `DELETE FROM node_held WHERE deal = ?`, int64(id))
 	return err
+}
+
+// mark says of those of deals that are held that they are paused.
+func (s shelf) mark(ctx context.Context, deals []deal) error {
+	ids, err := s.list(ctx, `SELECT deal FROM node_held`)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	held := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		held[strconv.FormatUint(uint64(id), 10)] = true
+	}
+	for i, d := range deals {
+		if d.Role == "client" && held[d.ID] && (d.Message == "" || strings.Contains(d.Message, market.ErrPaused.Error())) {
+			deals[i].Message = "paused; to go on: tollgraph deals resume " + d.ID
+		}
+	}
+	return nil
 }
 
 func (s shelf) held(ctx context.Context, id market.DealID) (held bool, err error) {
