@@ -83,13 +83,24 @@ func (s *shell) gate(p *serving, after int64) *gate {
 // background runs the program aside.
 func (s *shell) background(args ...string) (wait func() result) {
 	s.t.Helper()
+	stop := s.signalled(args...)
+	return func() result { return stop(nil) }
+}
+
+// signalled runs the program aside, to be sent a signal, if it is one, and
+// waited for.
+func (s *shell) signalled(args ...string) (stop func(os.Signal) result) {
+	s.t.Helper()
 	cmd := s.command(args...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	return func() result {
+	return func(sig os.Signal) result {
+		if sig != nil {
+			_ = cmd.Process.Signal(sig) // it may have ended; its code tells
+		}
 		code := s.exitCode(cmd.Wait())
 		return result{code, out.String(), errs.String()}
 	}
@@ -318,5 +329,70 @@ func TestServeAnswers(t *testing.T) {
 	p = s.serve("provider", "--credit", "1FIL", "goods.car") // no price is named: the one that was set holds
 	if got := price(); got != "18626452" {
 		t.Errorf("price %s after a restart", got)
+	}
+}
+
+// TestControlAlone: without a node on the repo, deals are changed where they
+// are on record, and resumed in the foreground.
+func TestControlAlone(t *testing.T) {
+	s := newShell(t)
+	s.tree("tree", 8<<20)
+	p, root := s.sell("tree")
+	g := s.gate(p, 3<<20)
+	fetch := []string{"fetch", "--repo", "client", "--provider", g.addr, "--budget", "0.5FIL", "--max-at-risk", "0", "-o", "out", root}
+	stop := s.signalled(fetch...)
+	<-g.reached
+	if r := s.run("deals", "pause", "--repo", "client", s.only("client").ID); r.code != exitFailed || !strings.Contains(r.err, "in use") {
+		t.Errorf("a deal of another process: exit code %d: %s", r.code, r.err)
+	}
+	if r := stop(os.Interrupt); r.code != exitInterrupted {
+		t.Errorf("interrupted: exit code %d: %s", r.code, r.err)
+	}
+	g.open()
+	d := s.only("client")
+	control := func(verb string, more ...string) deal {
+		t.Helper()
+		return decode[deal](t, s.must(append([]string{"deals", verb, "--json", "--repo", "client", d.ID}, more...)...))
+	}
+	if got := control("pause"); !strings.Contains(got.Message, "deals resume") {
+		t.Errorf("paused: %+v", got)
+	}
+	e := decode[estimate](t, s.must(append(fetch, "--dry-run", "--json")...))
+	if e.Deal != d.ID || e.Held == 0 {
+		t.Errorf("estimate %+v", e)
+	}
+	control("set-budget", d.Paid+"atto")
+	if r := s.run("deals", "resume", "--repo", "client", d.ID); r.code != exitPrice || !strings.Contains(r.err, "deals set-budget "+d.ID) {
+		t.Errorf("resumed without money: exit code %d: %s", r.code, r.err)
+	}
+	control("add-funds", "0.1FIL")
+	if got := control("resume"); got.Status != "Completed" || got.ID != d.ID || got.Bytes < 8<<20 {
+		t.Errorf("resumed: %+v", got)
+	}
+	s.must(fetch...)
+	s.same("tree", "out")
+	if sold := s.only("provider"); sold.Paid == "0" || sold.Status != "Completed" {
+		t.Errorf("sold %+v", sold)
+	}
+}
+
+// TestCancelAlone: a deal that stands still is cancelled on record, and nothing
+// goes on with it.
+func TestCancelAlone(t *testing.T) {
+	s := newShell(t)
+	s.tree("tree", 8<<20)
+	p, root := s.sell("tree")
+	g := s.gate(p, 3<<20)
+	stop := s.signalled("fetch", "--repo", "client", "--provider", g.addr, "--budget", "0.5FIL", "--max-at-risk", "0", "-o", "out", root)
+	<-g.reached
+	if r := stop(os.Kill); r.code != -1 {
+		t.Errorf("killed: exit code %d: %s", r.code, r.err)
+	}
+	d := s.only("client")
+	if got := decode[deal](t, s.must("deals", "cancel", "--json", "--repo", "client", d.ID)); got.Status != "Cancelled" || got.Paid != d.Paid {
+		t.Errorf("cancelled: %+v", got)
+	}
+	if r := s.run("deals", "resume", "--repo", "client", d.ID); r.code != exitNotFound || !strings.Contains(r.err, "ended") {
+		t.Errorf("resumed: exit code %d: %s", r.code, r.err)
 	}
 }
