@@ -33,7 +33,7 @@ func newCrowd(t *testing.T, clients, dags int) *crowd {
 	for i := range dags {
 		dir := filepath.Join(c.car, fmt.Sprint(i))
 		must(t, os.MkdirAll(dir, 0o700))
-		_, root, size := makeCAR(t, dir, 2<<20+int64(i), 16<<10)
+		_, root, size := makeCAR(t, dir, 1<<20+int64(i), 16<<10)
 		c.sizes[root] = size
 	}
 	for range clients {

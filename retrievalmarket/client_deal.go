@@ -9,6 +9,7 @@ import (
 
 	"github.com/filecoin-project/go-address"
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-cid"
 
 	"github.com/tollgraph/tollgraph/revalidator"
 	"github.com/tollgraph/tollgraph/voucher"
@@ -32,6 +33,7 @@ type clientDeal struct {
 	c        *Client
 	id       DealID
 	proposal voucher.DealProposal
+	whole    cid.Cid // the root that the store is of: the proposal's, or one above it
 	provider RetrievalPeer
 	channel  address.Address // payment channel
 	store    Store
@@ -76,7 +78,7 @@ type line struct {
 }
 
 func newClientDeal(c *Client, r record, p voucher.DealProposal, provider RetrievalPeer, store Store) *clientDeal {
-	d := &clientDeal{c: c, id: p.ID, proposal: p, provider: provider, store: store, inbox: newInbox(), gone: make(chan struct{}), rec: r, progress: time.Now()}
+	d := &clientDeal{c: c, id: p.ID, proposal: p, whole: r.whole(p), provider: provider, store: store, inbox: newInbox(), gone: make(chan struct{}), rec: r, progress: time.Now()}
 	d.channel, _ = parseAddress(r.Channel) // written by us; an undefined one is refused when it is paid on
 	d.deal = r.deal(p.Params.Terms(), 0)
 	d.seen = Bytes(store.Written()).Sub(Bytes(r.Start))
@@ -139,7 +141,7 @@ func (d *clientDeal) leave() {
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
 	delete(d.c.live, d.id)
-	delete(d.c.roots, d.proposal.PayloadCID)
+	delete(d.c.roots, d.whole)
 	for chid, other := range d.c.byChan {
 		if other == d {
 			delete(d.c.byChan, chid)
@@ -289,7 +291,7 @@ func (d *clientDeal) keep(ctx context.Context, now bool) {
 		return
 	}
 	d.kept = time.Now()
-	if err := d.c.book.put(ctx, d.proposal.PayloadCID.String(), &d.rec); err != nil {
+	if err := d.c.book.put(ctx, d.whole.String(), &d.rec); err != nil {
 		d.c.log.Error("deal", "id", d.id, "err", err)
 		if d.err == nil {
 			d.err = fmt.Errorf("%w: %w", ErrSuspended, err)
@@ -306,7 +308,7 @@ func (d *clientDeal) fail(status voucher.DealStatus, err error) {
 func (d *clientDeal) publishState() {
 	a := d.deal.Account
 	s := ClientDealState{
-		DealProposal: d.proposal, Status: d.deal.status(), Message: d.deal.Message, Sender: d.provider.ID,
+		DealProposal: d.proposal, Status: d.deal.status(), Message: d.deal.Message, Sender: d.provider.ID, Whole: d.whole,
 		TotalReceived: max(a.Moved, d.seen), Expected: Bytes(d.rec.Expected), FundsSpent: a.Paid, TotalFunds: d.rec.Budget,
 		Payments: d.rec.Payments, Stalls: d.rec.Stalls, PaymentChannel: d.channel, Lane: d.rec.Lane,
 		Created: d.rec.Created, Updated: d.rec.Updated, FirstByte: d.rec.FirstByte, Err: d.err,

@@ -91,7 +91,7 @@ func clientState(r record) (ClientDealState, error) {
 	}
 	d := r.deal(proposal.Params.Terms(), 0)
 	return ClientDealState{
-		DealProposal: proposal, Status: d.status(), Message: d.Message, Sender: provider,
+		DealProposal: proposal, Status: d.status(), Message: d.Message, Sender: provider, Whole: r.whole(proposal),
 		TotalReceived: d.Account.Moved, Expected: Bytes(r.Expected), FundsSpent: d.Account.Paid, TotalFunds: r.Budget,
 		Payments: r.Payments, Stalls: r.Stalls, PaymentChannel: channel, Lane: r.Lane,
 		Created: r.Created, Updated: r.Updated, FirstByte: r.FirstByte,

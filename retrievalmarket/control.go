@@ -99,7 +99,11 @@ func requestOf(rec record) (Request, error) {
 		provider.Addrs = append(provider.Addrs, addr)
 	}
 	risk, price := Bytes(rec.AtRisk), proposal.Params.PricePerByte
-	return Request{Provider: provider, Root: proposal.PayloadCID, Selector: proposal.Params.Selector, PieceCID: proposal.Params.PieceCID,
+	var part cid.Cid
+	if rec.Whole != "" {
+		part = rec.whole(proposal)
+	}
+	return Request{part: part, Provider: provider, Root: proposal.PayloadCID, Selector: proposal.Params.Selector, PieceCID: proposal.Params.PieceCID,
 		Budget: rec.Budget, MaxPrice: &price, AtRisk: &risk, Expected: Bytes(rec.Expected), Output: rec.Output}, nil
 }
 
@@ -148,10 +152,10 @@ func (c *Client) changeStored(ctx context.Context, id DealID, change func(*recor
 	if err != nil {
 		return err
 	}
-	if err := c.keepRoot(p.PayloadCID); err != nil {
+	if err := c.keepRoot(r.whole(p)); err != nil {
 		return err
 	}
-	defer c.release(p.PayloadCID)
+	defer c.release(r.whole(p))
 	if r, err = c.book.get(ctx, id); err != nil { // as it is now that nobody else writes it
 		return err
 	}
@@ -161,7 +165,7 @@ func (c *Client) changeStored(ctx context.Context, id DealID, change func(*recor
 	if err := change(&r, p); err != nil {
 		return err
 	}
-	if err := c.book.put(ctx, p.PayloadCID.String(), &r); err != nil {
+	if err := c.book.put(ctx, r.whole(p).String(), &r); err != nil {
 		return err
 	}
 	c.mu.Lock()

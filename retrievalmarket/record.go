@@ -51,6 +51,7 @@ type record struct {
 	Expected  uint64         `json:"expected,omitempty"`
 	Start     uint64         `json:"start,omitempty"` // the store's Written when the deal began
 	PayTo     string         `json:"pay_to,omitempty"`
+	Whole     string         `json:"whole,omitempty"` // the root that this deal fetches a part of
 	Payments  int            `json:"payments,omitempty"`
 	Stalls    int            `json:"stalls,omitempty"`
 	FirstByte time.Duration  `json:"first_byte_ns,omitempty"`

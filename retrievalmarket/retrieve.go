@@ -42,6 +42,8 @@ type Request struct {
 	Expected Bytes
 	// Output is a note about where the result goes, kept with the deal.
 	Output string
+
+	part cid.Cid // if defined, Root is below this one, whose store the blocks go to
 }
 
 // The reasons for which Retrieve refuses to begin.
@@ -74,7 +76,7 @@ func (c *Client) Retrieve(ctx context.Context, r Request) (DealID, error) {
 	}
 	d, err := c.prepare(ctx, r)
 	if err != nil {
-		c.release(r.Root)
+		c.release(r.whole())
 		return 0, fmt.Errorf("retrieve %s: %w", r.Root, err)
 	}
 	return d.id, nil
@@ -87,12 +89,12 @@ func (c *Client) reserve(r Request) (DealID, error) {
 	if c.closed {
 		return 0, errors.New("client: closed")
 	}
-	d, taken := c.roots[r.Root]
+	d, taken := c.roots[r.whole()]
 	switch {
 	case !taken:
-		c.roots[r.Root] = nil
+		c.roots[r.whole()] = nil
 		return 0, nil
-	case d != nil && selectors.Equal(d.proposal.Params.Selector, r.Selector):
+	case d != nil && d.proposal.PayloadCID == r.Root && selectors.Equal(d.proposal.Params.Selector, r.Selector):
 		if d.provider.ID == r.Provider.ID {
 			c.knows(r.Provider.AddrInfo)
 		}
@@ -109,7 +111,7 @@ func (c *Client) release(root cid.Cid) {
 
 // prepare makes the deal and starts it. The store is closed if it fails.
 func (c *Client) prepare(ctx context.Context, r Request) (_ *clientDeal, err error) {
-	store, err := c.cfg.Stores.Open(ctx, r.Root)
+	store, err := c.cfg.Stores.Open(ctx, r.whole())
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +162,7 @@ func (c *Client) find(ctx context.Context, r Request, store Store) (*clientDeal,
 // findRecord finds the open deal that r is about: same root, selection and
 // provider, terms within r. Deals on record that r cannot continue stay there.
 func (c *Client) findRecord(ctx context.Context, r Request, store Store) (record, bool, error) {
-	records, err := c.book.open(ctx, r.Root.String())
+	records, err := c.book.open(ctx, r.whole().String())
 	if err != nil {
 		return record{}, false, err
 	}
@@ -169,7 +171,7 @@ func (c *Client) findRecord(ctx context.Context, r Request, store Store) (record
 		if err != nil {
 			return record{}, false, err
 		}
-		same := rec.Peer == r.Provider.ID.String() && selectors.Equal(proposal.Params.Selector, r.Selector)
+		same := rec.Peer == r.Provider.ID.String() && proposal.PayloadCID == r.Root && selectors.Equal(proposal.Params.Selector, r.Selector)
 		if !same || rec.check() != nil || r.MaxPrice != nil && proposal.Params.PricePerByte > *r.MaxPrice || store.Written() < rec.Start {
 			continue
 		}
@@ -254,6 +256,9 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 			return nil, err
 		}
 	}
+	if err := c.supersede(ctx, r.whole()); err != nil {
+		return nil, err
+	}
 	return c.make(ctx, rec, proposal, r, store)
 }
 
@@ -281,15 +286,18 @@ func (c *Client) make(ctx context.Context, rec record, proposal voucher.DealProp
 	for _, a := range r.Provider.Addrs {
 		rec.Addrs = append(rec.Addrs, a.String())
 	}
+	if r.part.Defined() {
+		rec.Whole = r.part.String()
+	}
 	d := newClientDeal(c, rec, proposal, r.Provider, store)
-	return d, c.book.put(ctx, r.Root.String(), &d.rec)
+	return d, c.book.put(ctx, d.whole.String(), &d.rec)
 }
 
 // start runs the deal's goroutine.
 func (c *Client) start(d *clientDeal) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.live[d.id], c.roots[d.proposal.PayloadCID] = d, d
+	c.live[d.id], c.roots[d.whole] = d, d
 	delete(c.ended, d.id)
 	c.done.Go(func() { d.run(c.ctx) })
 }
@@ -317,9 +325,9 @@ func (c *Client) Wait(ctx context.Context, id DealID) (ClientDealState, error) {
 	return s, s.Err
 }
 
-// Get is Retrieve and Wait. When the provider cannot take up the deal where it
+// get is Retrieve and Wait. When the provider cannot take up the deal where it
 // stood, it goes on with a new one.
-func (c *Client) Get(ctx context.Context, r Request) (ClientDealState, error) {
+func (c *Client) get(ctx context.Context, r Request) (ClientDealState, error) {
 	for again := false; ; again = true {
 		id, err := c.Retrieve(ctx, r)
 		if err != nil {

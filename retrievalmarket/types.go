@@ -76,6 +76,7 @@ type Transfers interface {
 	RegisterTransportConfigurer(datatransfer.TypeIdentifier, datatransfer.TransportConfigurer) error
 	SubscribeToEvents(datatransfer.Subscriber) datatransfer.Unsubscribe
 	OpenPullDataChannel(ctx context.Context, to peer.ID, v datatransfer.TypedVoucher, root cid.Cid, sel datamodel.Node, opts ...datatransfer.TransferOption) (datatransfer.ChannelID, error)
+	RestartDataTransferChannel(context.Context, datatransfer.ChannelID) error
 	SendVoucher(context.Context, datatransfer.ChannelID, datatransfer.TypedVoucher) error
 	UpdateValidationStatus(context.Context, datatransfer.ChannelID, datatransfer.ValidationResult) error
 	CloseDataTransferChannel(context.Context, datatransfer.ChannelID) error
@@ -181,8 +182,9 @@ type ClientDealState struct {
 	Status         DealStatus
 	Message        string // why it waits or ended
 	Sender         peer.ID
-	TotalReceived  Bytes // verified and counted in this deal
-	Expected       Bytes // quoted; 0 if it was not
+	Whole          cid.Cid // the root that was asked for, of which the deal may fetch a part
+	TotalReceived  Bytes   // verified and counted in this deal
+	Expected       Bytes   // quoted; 0 if it was not
 	FundsSpent     Amount
 	TotalFunds     Amount // the budget
 	Payments       int
