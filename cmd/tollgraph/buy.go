@@ -42,7 +42,7 @@ func (a *app) buy(ctx context.Context, b *buyer, p purchase) (receipt, error) {
 	defer cancel(nil)
 	bar := a.newProgress(p)
 	unsubscribe := b.SubscribeToEvents(func(_ market.ClientEvent, s market.ClientDealState) {
-		if s.PayloadCID != p.root {
+		if s.Whole != p.root {
 			return
 		}
 		bar.show(s)
