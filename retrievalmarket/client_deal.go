@@ -24,6 +24,9 @@ const (
 	keepEvery = time.Second
 	// keepEnded bounds the deals of this run that are remembered with their error.
 	keepEnded = 4096
+	// maxHopes is how often a word of the provider counts as progress while no byte
+	// comes.
+	maxHopes = 3
 	// maxBackoff bounds the pause between two channels.
 	maxBackoff = 8 * time.Second
 )
@@ -50,6 +53,7 @@ type clientDeal struct {
 	line     line
 	kept     time.Time // when rec was last written
 	progress time.Time // when anything last moved
+	hopes    int       // words of the provider taken for progress since the last byte
 	seen     Bytes     // arrived in this deal, durable or not
 	acked    Amount    // what the provider said it has
 	ackLimit Bytes     // and how far it may send
@@ -177,6 +181,7 @@ func (d *clientDeal) count() {
 		return
 	}
 	d.seen, d.progress, d.line.opened, d.line.backoff = seen, time.Now(), time.Now(), 0
+	d.hopes = 0
 	if d.rec.FirstByte == 0 {
 		d.rec.FirstByte = time.Since(d.rec.Created)
 	}

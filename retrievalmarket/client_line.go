@@ -61,7 +61,7 @@ func (d *clientDeal) opened(n openedNote) {
 func (d *clientDeal) acknowledged(n ackNote) {
 	d.acked, d.ackLimit = d.acked.Max(n.ack.paid), max(d.ackLimit, n.ack.limit)
 	if n.ack.refused == 0 {
-		d.progress = time.Now()
+		d.hope()
 		return
 	}
 	if d.deal.settled() && n.ack.refused == voucher.RefusedResume {
@@ -70,6 +70,15 @@ func (d *clientDeal) acknowledged(n ackNote) {
 		return
 	}
 	d.refused(n.ack.refused, n.ack.message)
+}
+
+// hope takes a word of the provider for progress, but not for ever: one that
+// accepts every channel and sends nothing on it would never be given up.
+func (d *clientDeal) hope() {
+	if d.hopes < maxHopes {
+		d.hopes++
+		d.progress = time.Now()
+	}
 }
 
 // adopt makes chid the deal's channel; later ones have higher ids.
@@ -93,7 +102,7 @@ func (d *clientDeal) channelEvent(n channelNote) {
 	switch n.kind {
 	case noteAccepted:
 		d.deal = d.deal.step(accepted{})
-		d.progress = time.Now()
+		d.hope()
 		d.courier.again() // the last payment may have been lost with the last channel
 	case noteStopped:
 		d.standsStill()
@@ -152,7 +161,7 @@ func (d *clientDeal) reply(n channelNote) {
 	switch r.Status {
 	case voucher.DealStatusAccepted, voucher.DealStatusFundsNeededUnseal, voucher.DealStatusUnsealing, voucher.DealStatusUnsealed, voucher.DealStatusOngoing:
 		d.deal = d.deal.step(accepted{})
-		d.progress = time.Now()
+		d.hope()
 	case voucher.DealStatusFundsNeeded, voucher.DealStatusFundsNeededLastPayment:
 		d.deal = d.deal.step(accepted{})
 		d.asked = true
