@@ -78,6 +78,7 @@ type line struct {
 	backoff time.Duration
 	still   bool      // the provider stands still
 	stopped bool      // it stood still before
+	older   bool      // the provider takes one channel for a deal, to be restarted, and no second proposal
 	opened  time.Time // or when the last byte came
 }
 

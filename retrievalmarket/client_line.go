@@ -14,9 +14,10 @@ import (
 
 // openedNote is how the opening of a channel ended.
 type openedNote struct {
-	seq  int
-	chid datatransfer.ChannelID
-	err  error
+	seq   int
+	chid  datatransfer.ChannelID
+	older bool // see line
+	err   error
 }
 
 // handle takes in one note. What follows from it is settleUp's.
@@ -46,13 +47,14 @@ func (d *clientDeal) handle(ctx context.Context, note any) {
 func (d *clientDeal) opened(n openedNote) {
 	switch {
 	case n.seq != d.line.seq || !d.line.open:
-		if n.err == nil {
+		if n.err == nil && n.chid != d.line.chid {
 			d.closeChannel(n.chid, func() {})
 		}
 	case n.err != nil:
 		d.c.log.Debug("open channel", "id", d.id, "err", n.err)
 		d.drop()
 	default:
+		d.line.older = n.older
 		d.adopt(n.chid)
 	}
 }
@@ -60,6 +62,7 @@ func (d *clientDeal) opened(n openedNote) {
 // acknowledged takes in the provider's answer to a payment.
 func (d *clientDeal) acknowledged(n ackNote) {
 	d.acked, d.ackLimit = d.acked.Max(n.ack.paid), max(d.ackLimit, n.ack.limit)
+	d.purse.Window = window(Bytes(d.rec.AtRisk), n.took)
 	if n.ack.refused == 0 {
 		d.hope()
 		return
@@ -121,6 +124,10 @@ func (d *clientDeal) channelEvent(n channelNote) {
 		d.line.open = false
 	case noteLost:
 		d.c.log.Debug("channel lost", "id", d.id, "channel", n.chid, "reason", n.reason)
+		if d.line.older && !d.deal.Account.Ended {
+			d.refused(voucher.RefusedResume, "the channel ended: "+n.reason)
+			return
+		}
 		d.drop()
 	}
 }
@@ -278,20 +285,26 @@ func (d *clientDeal) openLine(ctx context.Context) {
 	d.line.open, d.line.still, d.line.stopped, d.line.opened = true, false, false, time.Now()
 	d.line.cancel = cancel
 	d.line.seq++
-	seq := d.line.seq
+	seq, again := d.line.seq, d.line.chid
 	d.courier.done.Go(func() {
-		note := d.dial(lineCtx)
+		note := d.dial(lineCtx, again)
 		note.seq = seq
 		d.inbox.post(note)
 	})
 }
 
-func (d *clientDeal) dial(ctx context.Context) openedNote {
+// dial opens a channel, or restarts again if that is one.
+func (d *clientDeal) dial(ctx context.Context, again datatransfer.ChannelID) openedNote {
 	dialCtx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	if err := d.c.connect(dialCtx, d.provider.AddrInfo); err != nil {
 		return openedNote{err: err}
 	}
+	if again.Initiator != "" {
+		return openedNote{chid: again, older: true, err: d.c.cfg.Transfers.RestartDataTransferChannel(ctx, again)}
+	}
+	known, err := d.c.cfg.Host.Peerstore().SupportsProtocols(d.provider.ID, PaymentProtocol)
+	older := err == nil && len(known) == 0
 	node, err := d.proposal.Encode()
 	if err != nil {
 		return openedNote{err: err}
@@ -299,7 +312,7 @@ func (d *clientDeal) dial(ctx context.Context) openedNote {
 	chid, err := d.c.cfg.Transfers.OpenPullDataChannel(ctx, d.provider.ID,
 		datatransfer.TypedVoucher{Voucher: node, Type: voucher.ProposalType}, d.proposal.PayloadCID, d.proposal.Params.Selector,
 		datatransfer.WithTransportOptions(d.c.cfg.UseStore(d.linkSystem())))
-	return openedNote{chid: chid, err: err}
+	return openedNote{chid: chid, older: older, err: err}
 }
 
 // drop lets go of the channel and plans the next.
@@ -318,7 +331,12 @@ func (d *clientDeal) hangUp(tell bool) {
 		return
 	}
 	chid, cancel := d.line.chid, d.line.cancel
-	d.line.open, d.line.still, d.line.chid = false, false, datatransfer.ChannelID{ID: d.line.chid.ID}
+	d.line.open, d.line.still = false, false
+	if d.line.older && chid.Initiator != "" && d.err == nil && !d.deal.Phase.Final() {
+		cancel() // the channel is restarted
+		return
+	}
+	d.line.chid = datatransfer.ChannelID{ID: chid.ID}
 	if !tell || chid.Initiator == "" {
 		cancel()
 		return

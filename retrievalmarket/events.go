@@ -36,7 +36,7 @@ type channelNote struct {
 // clientNote reads an event on a channel that this node opened.
 //
 //	event                        note
-//	Accept                       accepted
+//	Accept, Restart              accepted
 //	DataReceivedProgress         progress
 //	PauseResponder               stopped      ResumeResponder     resumed
 //	NewVoucherResult             reply
@@ -49,7 +49,7 @@ func clientNote(ev datatransfer.Event, st datatransfer.ChannelState) channelNote
 		return n
 	}
 	switch ev.Code {
-	case datatransfer.Accept:
+	case datatransfer.Accept, datatransfer.Restart:
 		n.kind = noteAccepted
 	case datatransfer.DataReceivedProgress:
 		n.kind = noteProgress

@@ -87,11 +87,12 @@ func TestBuyThroughFaults(t *testing.T) {
 					await(t, gate.reached, "the middle")
 					fault(t, provider, client)
 					gate.release()
-					got, err := client.market.Wait(within(t, 60*time.Second), id)
+					got, err := client.market.Wait(within(t, 45*time.Second), id)
 					must(t, err)
 					checkPaid(t, s, got)
 					d := provider.deal(within(t, 10*time.Second))
-					if d.state != rt.DealStatusCompleted || d.err != nil || !slices.Equal(d.sent, s.payments) {
+					// A client that waited too long pays for what it holds between boundaries.
+					if d.state != rt.DealStatusCompleted || d.err != nil || !slices.IsSorted(d.sent) || d.received.Uint64() != s.total() {
 						t.Errorf("provider: %s, %v, got %v, want %v", d.state, d.err, d.sent, s.payments)
 					}
 					if provider.proposals != 1 {
