@@ -1,0 +1,83 @@
+package integration
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// smallAsk asks for money at every KiB, the least that is allowed.
+var smallAsk = voucher.Ask{PricePerByte: 3, PaymentInterval: 1 << 10}
+
+// paces notes when the payments of a deal were made.
+type paces struct {
+	mu   sync.Mutex
+	when []time.Time // guarded by mu; by number of payments
+}
+
+func (p *paces) see(_ market.ClientEvent, d market.ClientDealState) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.when) <= d.Payments {
+		p.when = append(p.when, time.Now())
+	}
+}
+
+// cost is what each of n payments took on average, after the first skip.
+func (p *paces) cost(skip, n int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.when[skip+n].Sub(p.when[skip]) / time.Duration(n)
+}
+
+// TestManyPayments: thousands of payments in one deal, each of which costs the
+// same. TOLLGRAPH_PAYMENTS says how many; from 10,000 on the cost is checked.
+func TestManyPayments(t *testing.T) {
+	n := envInt(t, "TOLLGRAPH_PAYMENTS", 500)
+	car, root, size := makeCAR(t, t.TempDir(), int64(n)<<10, 1<<10)
+	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, smallAsk, voucher.OneFIL)
+	b := newBuyer(t, t.TempDir())
+	var p paces
+	unsubscribe := b.SubscribeToEvents(p.see)
+	got, err := b.Get(within(t, time.Minute+time.Duration(n)*50*time.Millisecond), market.Request{
+		Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0),
+	})
+	must(t, err)
+	unsubscribe()
+	settledExactly(t, s, b, size, smallAsk)
+	few := min(1000, got.Payments/4)
+	first, last := p.cost(0, few), p.cost(got.Payments-few-1, few)
+	t.Logf("%d payments: %s for each of the first %d, %s for each of the last", got.Payments, first, few, last)
+	if got.Payments < n*9/10 {
+		t.Fatalf("%d payments for %d KiB", got.Payments, n)
+	}
+	if n >= 10_000 && float64(last) > 1.2*float64(first) {
+		t.Errorf("the last payments cost %.2f times the first", float64(last)/float64(first))
+	}
+}
+
+// TestManyVouchers: where payments travel as data-transfer vouchers, a deal that
+// needs more of them than fit is refused at the start, and one that may pay
+// several intervals at once completes.
+func TestManyVouchers(t *testing.T) {
+	car, root, size := makeCAR(t, t.TempDir(), 10_000<<10, 1<<10)
+	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, smallAsk, voucher.OneFIL)
+	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.VouchersOnly = true })
+	request := market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)}
+	_, err := b.Get(within(t, time.Minute), request)
+	if !errors.Is(err, market.ErrTooManyPayments) {
+		t.Fatalf("10,000 vouchers: %v", err)
+	}
+	if sold := s.ListDeals(); len(sold) != 0 {
+		t.Errorf("a deal was begun all the same: %+v", sold)
+	}
+	request.AtRisk = risk(1 << 20)
+	got, err := b.Get(within(t, 2*time.Minute), request)
+	must(t, err)
+	t.Logf("%d payments, %d stalls", got.Payments, got.Stalls)
+	settledExactly(t, s, b, size, smallAsk)
+}

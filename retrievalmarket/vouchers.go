@@ -1,0 +1,47 @@
+package retrievalmarket
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/revalidator"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// maxVouchers is how many payments a deal may need where they travel as
+// data-transfer vouchers. data-transfer keeps them all in one record of the
+// channel and cannot read it again above 8,192; half of that leaves room for
+// those that are sent twice.
+const maxVouchers = 4000
+
+// ErrTooManyPayments means that the provider knows no payment stream, and the
+// deal would need more payments than data-transfer can carry.
+var ErrTooManyPayments = errors.New("too many payments")
+
+// asVouchers reports whether payments to a connected provider have to go as
+// data-transfer vouchers.
+func (c *Client) asVouchers(p peer.ID) bool {
+	if c.cfg.VouchersOnly {
+		return true
+	}
+	all, err := c.cfg.Host.Peerstore().GetProtocols(p)
+	if err != nil || len(all) == 0 {
+		return false // it has not said; the courier will find out
+	}
+	known, err := c.cfg.Host.Peerstore().SupportsProtocols(p, PaymentProtocol)
+	return err == nil && len(known) == 0
+}
+
+// carriable refuses a deal that would die of its payments midway. A client pays
+// at every interval, or in steps of an eighth of what it risks where that is
+// more.
+func carriable(terms voucher.Terms, expected, risk Bytes) error {
+	if terms.Free() || revalidator.Boundary(terms, maxVouchers) >= expected || risk/8 >= expected/maxVouchers+1 {
+		return nil
+	}
+	return fmt.Errorf("%w: the provider takes them only within data-transfer, at most %d in one deal, and %d bytes at an interval of %d need more; "+
+		"allow at least %d bytes at risk, or retrieve a part of it",
+		ErrTooManyPayments, maxVouchers, expected, terms.Interval, 8*(expected/maxVouchers+1))
+}
