@@ -67,13 +67,14 @@ func (g *randomGoods) put(t testing.TB, dag *randomDAG, codec uint64, data []byt
 	return c
 }
 
-// add makes a DAG whose leaves have the given sizes. mark is in
-// its blocks, where they have room. One leaf in sixteen is linked twice.
+// add makes a DAG whose leaves have the given sizes. mark is in its
+// blocks, where they have room. Some leaves are linked twice.
 func (g *randomGoods) add(t testing.TB, mark uint64, sealed bool, sizes []int) randomDAG {
 	t.Helper()
 	r := rand.New(rand.NewPCG(mark, 1))
 	noise := rand.NewChaCha8([32]byte{byte(mark), byte(mark >> 8), byte(mark >> 16), 1})
 	dag := randomDAG{sealed: sealed, seen: make(map[cid.Cid]bool)}
+	dups := 1 + r.IntN(16)
 	var level []cid.Cid
 	for i, size := range sizes {
 		data := make([]byte, size)
@@ -83,7 +84,7 @@ func (g *randomGoods) add(t testing.TB, mark uint64, sealed bool, sizes []int) r
 			binary.BigEndian.PutUint64(data[8:], uint64(i))
 		}
 		level = append(level, g.put(t, &dag, cid.Raw, data))
-		if r.IntN(16) == 0 {
+		if len(sizes) > 1 && r.IntN(dups) == 0 {
 			level = append(level, level[r.IntN(len(level))])
 		}
 	}

@@ -21,6 +21,7 @@ type channelView struct {
 	attached   bool
 	restarted  bool // by data-transfer's own restart: its count goes on
 	placed     bool // offset is known
+	beyond     bool // the current channel skipped what was never sent
 	recalled   bool // taken up from disk, and nothing sent since: links is not known
 	ready      bool
 	account    revalidator.Account
@@ -60,12 +61,13 @@ func (d *providerDeal) measure(v *channelView) {
 	if !v.baseKnown {
 		v.base, v.baseKnown = m.Skipped, true
 	}
-	v.started, v.recalled = true, false
-	v.links = max(v.links, m.Links)
 	begin := voucher.Bytes(m.Skipped).Sub(voucher.Bytes(v.base)) // of the latest request
 	if !v.placed && !v.restarted {
+		v.beyond = v.beyond || begin > v.account.Moved && !v.recalled
 		v.offset, v.placed = begin, true
 	}
+	v.started, v.recalled = true, false
+	v.links = max(v.links, m.Links)
 	v.position = begin.Add(v.sent.Sub(v.mark))
 	v.account = v.account.Move(v.position)
 }

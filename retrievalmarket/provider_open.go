@@ -159,7 +159,9 @@ func (d *providerDeal) reply() voucher.DealResponse {
 
 // reattach puts chid in the place of the deal's channel and says how far it may
 // go. Bytes that were sent before are sent again without charge, within the
-// allowance; what the new channel skips was charged. A channel that may not
+// allowance; what the new channel skips was charged, and one that skips more
+// ends the deal when its first block shows it: a client that goes on behind
+// doubles of what it holds skips more links, and no more bytes. A channel that may not
 // send anything new before it is paid for never gets a block to begin with,
 // except after a restart of the provider: which of the last blocks arrived is
 // not on disk, and the client cannot pay for one that was lost on the way.
@@ -175,9 +177,6 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 	v := &d.view
 	d.measure(v)
 	next, _ := d.p.cfg.Meter(chid)
-	if next.SkipLinks > v.links && !v.recalled {
-		return validation.Grant{}, chid, fmt.Errorf("%w: %d links skipped, %d sent", voucher.RefusedResume, next.SkipLinks, v.links)
-	}
 	if resent := v.sentBefore.Add(v.sent).Sub(v.account.Moved); resent > d.p.cfg.ResendAllowance {
 		return validation.Grant{}, chid, fmt.Errorf("%w: %d bytes were sent again already", voucher.RefusedResume, resent)
 	}
