@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -13,6 +12,7 @@ import (
 	"github.com/filecoin-project/go-address"
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	fbig "github.com/filecoin-project/go-state-types/big"
+	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/codec/dagcbor"
 	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/fluent/qp"
@@ -83,37 +83,55 @@ func (c *crook) frame(ctx context.Context, id voucher.DealID, pay datamodel.Node
 		qp.MapEntry(m, "Payment", qp.Node(pay))
 	})
 	must(c.t, err)
-	var body bytes.Buffer
-	must(c.t, dagcbor.Encode(n, &body))
+	raw, err := ipld.Encode(n, dagcbor.Encode)
+	must(c.t, err)
 	s, err := c.host.NewStream(ctx, c.s.host.ID(), market.PaymentProtocol)
 	must(c.t, err)
 	defer s.Close()
 	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
-	_, err = s.Write(append(binary.AppendUvarint(nil, uint64(body.Len())), body.Bytes()...))
+	_, err = s.Write(frameOf(raw))
 	must(c.t, err)
 	return readAck(c.t, s)
 }
 
 func readAck(t testing.TB, r io.Reader) (int64, string) {
 	t.Helper()
-	in := bufio.NewReader(r)
-	size, err := binary.ReadUvarint(in)
+	n, err := readFrame(r)
 	must(t, err)
-	answer := make([]byte, size)
-	_, err = io.ReadFull(in, answer)
-	must(t, err)
-	nb := basicnode.Prototype.Any.NewBuilder()
-	must(t, dagcbor.Decode(nb, bytes.NewReader(answer)))
-	refused, err := nb.Build().LookupByString("Refused")
+	refused, err := n.LookupByString("Refused")
 	must(t, err)
 	code, err := refused.AsInt()
 	must(t, err)
-	message, err := nb.Build().LookupByString("Message")
+	message, err := n.LookupByString("Message")
 	must(t, err)
 	text, err := message.AsString()
 	must(t, err)
 	return code, text
 }
+
+// readFrame reads one frame of a payment stream.
+func readFrame(r io.Reader) (datamodel.Node, error) {
+	size, err := binary.ReadUvarint(byteReader{r})
+	if err != nil {
+		return nil, err
+	}
+	raw := make([]byte, min(size, 1<<20))
+	if _, err := io.ReadFull(r, raw); err != nil {
+		return nil, err
+	}
+	return ipld.Decode(raw, dagcbor.Decode)
+}
+
+// byteReader reads a byte at a time, and never ahead.
+type byteReader struct{ io.Reader }
+
+func (r byteReader) ReadByte() (byte, error) {
+	var b [1]byte
+	_, err := io.ReadFull(r, b[:])
+	return b[0], err
+}
+
+func frameOf(raw []byte) []byte { return append(binary.AppendUvarint(nil, uint64(len(raw))), raw...) }
 
 // booked is what the seller has taken for the crook's deal.
 func (c *crook) booked() voucher.Amount {
