@@ -32,8 +32,10 @@ type benchCase struct {
 	RTT      time.Duration
 	Rate     float64 // bytes per second; 0: unlimited
 	Interval int64   // bytes per payment
+	Risk     int64   // bytes that paid pays ahead; 0: the market's default
 	Rounds   int
 	Only     []string
+	stacks   bool // print all goroutines when a rival fails
 }
 
 func (c benchCase) String() string {
@@ -86,6 +88,7 @@ func parse(args []string) (options, error) {
 	fs.BoolVar(&o.base.Deep, "deep", false, "a tree of folders in folders, not one file")
 	fs.BoolVar(&o.base.Disk, "disk", false, "from CAR to CAR, not from memory to memory")
 	interval := fs.String("interval", "1MiB", "payment interval")
+	risk := fs.String("risk", "", "how far ahead of receipt paid pays; default the market's own")
 	fs.IntVar(&o.base.Rounds, "rounds", 5, "alternated rounds, after one that does not count")
 	fs.StringVar(&o.only, "only", "", "rivals, separated by commas; default all")
 	fs.BoolVar(&o.quick, "quick", false, "small sizes and few rounds: under two minutes")
@@ -93,11 +96,17 @@ func parse(args []string) (options, error) {
 	fs.StringVar(&o.out, "out", "build/bench.json", "where the figures go; empty: nowhere")
 	fs.StringVar(&o.dir, "dir", "", "folder for files; default a temporary one")
 	fs.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the counted rounds")
+	fs.BoolVar(&o.base.stacks, "stacks", false, "print all goroutines when a rival fails")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
 	o.base.Rate *= 1 << 20
 	var err error
+	if *risk != "" {
+		if o.base.Risk, err = parseSize(*risk); err != nil {
+			return o, err
+		}
+	}
 	o.base.Interval, err = parseSize(*interval)
 	if o.only != "" {
 		o.base.Only = strings.Split(o.only, ",")

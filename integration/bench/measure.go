@@ -78,6 +78,9 @@ func measure(ctx context.Context, c benchCase, dir, profile string) (figures []f
 		for i := range ring {
 			k := ring[(i+n)%len(ring)]
 			if err := k.once(ctx, c, n > 0); err != nil {
+				if c.stacks {
+					_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+				}
 				return nil, fmt.Errorf("%s, round %d: %w", k.figure.name, n, err)
 			}
 		}
@@ -115,6 +118,11 @@ func gather(ctx context.Context, c benchCase, g *goods, dir string) ([]*contende
 func (k *contender) once(ctx context.Context, c benchCase, counts bool) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	if p, ok := k.rival.(interface{ prepare(context.Context) error }); ok {
+		if err := p.prepare(ctx); err != nil {
+			return err
+		}
+	}
 	runtime.GC() // the next one pays for its own garbage
 	cpu, start := cpuTime(), time.Now()
 	if err := k.fetch(ctx); err != nil {

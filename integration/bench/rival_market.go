@@ -241,8 +241,11 @@ func (f *field) buy(ctx context.Context, h host.Host) (*market.Client, error) {
 
 func (r *trade) fetch(ctx context.Context) error {
 	req := market.Request{Provider: r.to, Root: r.f.goods.root, Budget: voucher.OneFIL}
-	if r.terms == strict {
-		req.AtRisk = new(market.Bytes)
+	if ahead := market.Bytes(r.f.c.Risk); r.terms == strict || ahead != 0 {
+		if r.terms == strict {
+			ahead = 0
+		}
+		req.AtRisk = &ahead
 	}
 	got, err := r.client.Get(ctx, req)
 	if err != nil {

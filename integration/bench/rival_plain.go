@@ -11,6 +11,7 @@ import (
 	"github.com/ipfs/boxo/bitswap"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
 	"github.com/ipfs/boxo/blockservice"
+	"github.com/ipfs/boxo/blockstore"
 	"github.com/ipfs/boxo/ipld/merkledag"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
@@ -251,38 +252,59 @@ func (p *plainTransfer) fetch(ctx context.Context) error {
 
 func (p *plainTransfer) close() { p.sink.close() }
 
-// overBitswap fetches the graph with boxo's bitswap, as it comes.
+// overBitswap fetches the graph with boxo's bitswap, as it comes. Every fetch has
+// a client of its own: a node that has just had the same blocks may wait for the
+// cancels of the time before.
 type overBitswap struct {
-	f    *field
-	sink *sink
-	open func() blockservice.BlockService
+	f        *field
+	provider host.Host
+	client   *field // what the client of the next fetch holds; nil if there is none
+	sink     *sink
+	dag      blockservice.BlockService
 }
 
 func makeBitswap(ctx context.Context, f *field) (rival, error) {
-	provider, client, err := f.strangers()
+	provider, err := f.host("/ip4/127.0.0.1/tcp/0")
 	if err != nil {
 		return nil, err
 	}
+	f.bitswap(ctx, provider, source{newSink(), f.goods})
+	return &overBitswap{f: f, provider: provider}, nil
+}
+
+// bitswap runs a node of it.
+func (f *field) bitswap(ctx context.Context, h host.Host, blocks blockstore.Blockstore) *bitswap.Bitswap {
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	f.atEnd(stop)
-	pn, cn := bsnet.NewFromIpfsHost(provider), bsnet.NewFromIpfsHost(client)
-	serve := bitswap.New(life, pn, nil, source{newSink(), f.goods})
-	pn.Start(serve)
-	f.atEnd(func() { _ = serve.Close(); pn.Stop() })
-	b := &overBitswap{f: f, sink: newSink()}
-	get := bitswap.New(life, cn, nil, b.sink)
-	cn.Start(get)
-	f.atEnd(func() { _ = get.Close(); cn.Stop() })
-	b.open = func() blockservice.BlockService { return blockservice.New(b.sink, get) }
-	return b, f.connect(ctx, client, provider) // only now: bitswap must see it happen
+	net := bsnet.NewFromIpfsHost(h)
+	b := bitswap.New(life, net, nil, blocks)
+	net.Start(b)
+	f.atEnd(func() { _ = b.Close(); net.Stop() })
+	return b
+}
+
+func (b *overBitswap) prepare(ctx context.Context) error {
+	b.close()
+	b.client = &field{c: b.f.c, goods: b.f.goods}
+	client, err := b.client.host("")
+	if err != nil {
+		return err
+	}
+	b.sink = newSink()
+	b.dag = blockservice.New(b.sink, b.client.bitswap(ctx, client, b.sink))
+	return b.client.connect(ctx, client, b.provider) // only now: bitswap must see it happen
 }
 
 func (b *overBitswap) fetch(ctx context.Context) error {
-	b.sink.clear()
-	if err := merkledag.FetchGraph(ctx, b.f.goods.root, merkledag.NewDAGService(b.open())); err != nil {
+	if err := merkledag.FetchGraph(ctx, b.f.goods.root, merkledag.NewDAGService(b.dag)); err != nil {
 		return err
 	}
 	return b.f.complete(b.sink.held())
 }
 
-func (b *overBitswap) close() {}
+func (b *overBitswap) close() {
+	if b.client != nil {
+		b.client.close()
+		b.client = nil
+	}
+}
