@@ -174,6 +174,7 @@ func (p *Provider) Start(ctx context.Context) error {
 	p.cfg.Host.SetStreamHandler(PaymentProtocol, p.servePayments)
 	p.cfg.Host.SetStreamHandler(voucher.QueryProtocol, p.serveQuery)
 	p.cfg.Host.SetStreamHandler(voucher.QueryProtocolV0, p.serveQueryV0)
+	p.cfg.Host.SetStreamHandler(TransportsProtocol, p.serveTransports)
 	return nil
 }
 
@@ -233,7 +234,7 @@ func (p *Provider) Close() error {
 	if !started {
 		return nil
 	}
-	for _, proto := range []string{string(PaymentProtocol), voucher.QueryProtocol, voucher.QueryProtocolV0} {
+	for _, proto := range []string{string(PaymentProtocol), voucher.QueryProtocol, voucher.QueryProtocolV0, TransportsProtocol} {
 		p.cfg.Host.RemoveStreamHandler(protocolID(proto))
 	}
 	if p.unsub != nil {

@@ -82,9 +82,11 @@ func TestBuyThroughFaults(t *testing.T) {
 					client := newBuyer(t)
 					gate := newGate(t, at)
 					provider.blocks.gate = gate
+					accepted := client.accepted()
 					id, err := client.market.Retrieve(within(t, 30*time.Second), s.request(provider))
 					must(t, err)
 					await(t, gate.reached, "the middle")
+					await(t, accepted, "acceptance") // see above
 					fault(t, provider, client)
 					gate.release()
 					got, err := client.market.Wait(within(t, 45*time.Second), id)

@@ -53,6 +53,7 @@ type lazyDeal struct {
 	finalizing, completed       bool // the last payment was sent; the provider is content
 	paid                        []uint64
 	statuses                    []rt.DealStatus
+	message                     string // the last
 	status                      datatransfer.Status
 	err                         error
 }
@@ -155,7 +156,7 @@ func (d *lazyDeal) answer(v datatransfer.TypedVoucher) {
 		d.err = fmt.Errorf("unreadable answer of type %s: %v", v.Type, err)
 		return
 	}
-	d.statuses = append(d.statuses, r.Status)
+	d.statuses, d.message = append(d.statuses, r.Status), r.Message
 	switch r.Status {
 	case rt.DealStatusAccepted:
 	case rt.DealStatusFundsNeededUnseal, rt.DealStatusFundsNeeded, rt.DealStatusOngoing, rt.DealStatusFundsNeededLastPayment:

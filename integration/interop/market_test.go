@@ -260,3 +260,15 @@ func newBuyer(t testing.TB) *buyer {
 	})
 	return b
 }
+
+// accepted is closed when a channel of the buyer is accepted.
+func (b *buyer) accepted() <-chan struct{} {
+	done := make(chan struct{})
+	tell := sync.OnceFunc(func() { close(done) })
+	b.tr.Transfers().SubscribeToEvents(func(e datatransfer.Event, _ datatransfer.ChannelState) {
+		if e.Code == datatransfer.Accept {
+			tell()
+		}
+	})
+	return done
+}

@@ -89,8 +89,16 @@ func (s *strictProvider) close() {
 	s.work.Wait()
 }
 
-// restart is the end of the process, and another one on the same disk.
+// restart is the end of the process, and another one on the same disk. What
+// data-transfer was told is on it: it writes bytes and index of a block apart,
+// and one that dies between them counts wrong for ever.
 func (s *strictProvider) restart() {
+	s.mu.Lock()
+	for chid := range s.deals {
+		_, err := s.dt.ChannelState(s.ctx, chid)
+		must(s.t, err)
+	}
+	s.mu.Unlock()
 	s.close()
 	s.stop()
 	s.start()
