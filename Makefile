@@ -6,7 +6,7 @@ FUZZTIME ?= 10s
 BIN      := build/tollgraph
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check bench bench-quick bench-parts interop vuln clean fuzz
+.PHONY: build demo test test-interop check bench bench-quick bench-parts interop vuln clean fuzz
 
 ## build: the one static binary, build/tollgraph
 build:
@@ -19,6 +19,7 @@ demo: build
 ## test: every test, with the race detector
 test:
 	$(GO) test -race -timeout 14m ./...
+	$(MAKE) --no-print-directory test-interop
 
 ## check: format, vet, staticcheck, tidiness, import rules, a short run of every fuzz target
 check:
@@ -50,9 +51,9 @@ bench-quick:
 bench-parts:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-## interop: the wire, against go-retrieval-types; a module of its own
-interop:
-	cd integration/interop && $(GO) test -race -timeout 14m ./...
+## test-interop: the existing network: its wire, a stock client and a stock provider; a module of its own
+test-interop interop:
+	cd integration/interop && $(GO) vet ./... && $(GO) test -race -timeout 14m ./...
 
 ## vuln: known vulnerabilities; needs the database of vuln.go.dev
 vuln:
