@@ -6,6 +6,7 @@ import (
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipld/go-ipld-prime"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // QuietConfig says how much progress a Quiet gathers before data-transfer hears
@@ -71,6 +72,7 @@ type Quiet struct {
 	mu       sync.Mutex // guards the fields below
 	closed   bool
 	channels map[datatransfer.ChannelID]*quietChannel
+	payers   map[peer.ID]graceResult // how waiting for a peer turned out the last time
 
 	timers sync.WaitGroup // timers that run or will
 }
@@ -78,7 +80,7 @@ type Quiet struct {
 // NewQuiet returns a Quiet for one data-transfer manager.
 func NewQuiet(cfg QuietConfig) *Quiet {
 	cfg = cfg.withDefaults()
-	return &Quiet{cfg: cfg, graces: make(chan struct{}, max(0, cfg.MaxGraces)), channels: make(map[datatransfer.ChannelID]*quietChannel)}
+	return &Quiet{cfg: cfg, graces: make(chan struct{}, max(0, cfg.MaxGraces)), channels: make(map[datatransfer.ChannelID]*quietChannel), payers: make(map[peer.ID]graceResult)}
 }
 
 // channel returns what is known of a channel, making it if need be.
@@ -87,7 +89,7 @@ func (q *Quiet) channel(chid datatransfer.ChannelID) *quietChannel {
 	defer q.mu.Unlock()
 	c := q.channels[chid]
 	if c == nil {
-		c = &quietChannel{q: q, chid: chid}
+		c = &quietChannel{q: q, chid: chid, graced: q.payers[chid.Initiator]}
 		for k := range c.tallies {
 			c.tallies[k].c, c.tallies[k].kind, c.tallies[k].loud = c, tallyKind(k), q.closed
 		}

@@ -1,12 +1,17 @@
 package transport
 
-import "time"
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
 
 // grace waits for the limit of the channel to rise above reach, the bytes that
 // the block at hand brings it to, if there is hope for that. No lock is held.
 //
 // Who pays after the pause, as clients of the existing network do, is found out
-// with one short wait, and again when its limit is raised while it runs.
+// with one short wait, and again when its limit is raised while it runs. The
+// next channel of the same peer begins with what is known of it.
 func (c *quietChannel) grace(reach uint64) {
 	c.mu.Lock()
 	d := c.q.cfg.Grace
@@ -30,8 +35,21 @@ func (c *quietChannel) grace(reach uint64) {
 		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.graced, c.halted = graceVain, true
+	c.mu.Unlock()
+	c.q.remember(c.chid.Initiator, graceVain)
+}
+
+// maxPayers is how many peers are remembered.
+const maxPayers = 4096
+
+func (q *Quiet) remember(p peer.ID, r graceResult) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.payers) >= maxPayers {
+		clear(q.payers) // rare; each is found out again
+	}
+	q.payers[p] = r
 }
 
 // halt notes that the channel is about to be paused.
@@ -56,6 +74,7 @@ func (c *quietChannel) await(reach uint64, d time.Duration) bool {
 		case limit == 0 || reach < limit:
 			c.graced = graceHelps
 			c.mu.Unlock()
+			c.q.remember(c.chid.Initiator, graceHelps)
 			return true
 		}
 		if c.raised == nil {

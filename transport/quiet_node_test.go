@@ -50,6 +50,8 @@ func TestQuietGrace(t *testing.T) {
 		s.raise(t, 900)
 		expect("below the limit", false, 0)
 		expect("a short wait for who paid ahead once", true, 10*time.Millisecond)
+		s.transport.CleanupChannel(quietChid)
+		expect("none on the next channel of who did not", true, 0)
 	})
 }
 
