@@ -148,13 +148,18 @@ func plainHost(t testing.TB) host.Host {
 
 func newPlain(t testing.TB, links ipld.LinkSystem, limit uint64, opts ...gsimpl.Option) *plain {
 	t.Helper()
-	return newPlainOn(t, plainHost(t), links, limit, opts...)
+	return newPlainHooked(t, links, limit, nil, opts...)
 }
 
-func newPlainOn(t testing.TB, h host.Host, links ipld.LinkSystem, limit uint64, opts ...gsimpl.Option) *plain {
+// newPlainHooked has a hook that meets each block before data-transfer does.
+func newPlainHooked(t testing.TB, links ipld.LinkSystem, limit uint64, hook graphsync.OnOutgoingBlockHook, opts ...gsimpl.Option) *plain {
 	t.Helper()
+	h := plainHost(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &plain{host: h, gs: gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), links, opts...)}
+	if hook != nil {
+		p.gs.RegisterOutgoingBlockHook(hook)
+	}
 	m, err := dtimpl.NewDataTransfer(dssync.MutexWrap(datastore.NewMapDatastore()), dtnet.NewFromLibp2pHost(h), dtgs.NewTransport(h.ID(), p.gs))
 	must(t, err)
 	p.manager = m
@@ -179,6 +184,7 @@ type raider struct {
 	net    gsnet.GraphSyncNetwork
 	to     peer.ID
 	sender gsnet.MessageSender // one stream: in order
+	hold   chan struct{}       // if not nil, nothing is read after the first message until it is closed
 
 	mu     sync.Mutex // guards the fields below
 	blocks map[cid.Cid]int
@@ -206,6 +212,9 @@ func newRaider(t testing.TB, victim host.Host) *raider {
 }
 
 func (r *raider) ReceiveMessage(_ context.Context, _ peer.ID, m gsmsg.GraphSyncMessage) {
+	if r.hold != nil {
+		<-r.hold
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range m.Blocks() {
