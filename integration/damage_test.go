@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
 )
 
 // TestDiskFull: the client's disk is full in the middle. The deal stops with
@@ -102,3 +104,43 @@ func (b *bench) untilFinished(client *process) {
 		}
 	}
 }
+
+// TestClockStepsBack: between two runs the clocks of both sides go back by a
+// day, which is to say that everything on record is from tomorrow.
+func TestClockStepsBack(t *testing.T) {
+	b := newBench(t, 6<<20, 16<<10, 16<<10)
+	seller := b.startSeller(0)
+	defer func() { seller.kill() }()
+	for len(b.books("client")) == 0 || len(b.books("provider")) == 0 { // a slow machine gets nowhere in its first second
+		client := b.startClient(0)
+		select {
+		case <-client.done:
+		case <-time.After(700 * time.Millisecond):
+		}
+		client.kill()
+	}
+	seller.kill()
+	for repo, table := range map[string]string{"client": "client_deals", "provider": "provider_deals"} {
+		b.fromTomorrow(repo, table)
+	}
+	seller = b.startSeller(0)
+	b.untilFinished(b.startClient(0))
+	b.settle(seller)
+	b.verify()
+}
+
+// fromTomorrow moves the times of all deals in a repo a day ahead.
+func (b *bench) fromTomorrow(repo, table string) {
+	b.t.Helper()
+	db, err := market.OpenDatabase(b.path(repo + "/tollgraph.db"))
+	must(b.t, err)
+	defer db.Close()
+	res, err := db.ExecContext(b.t.Context(), fmt.Sprintf(`UPDATE %s SET updated = updated + 86400000,
+		record = json_set(record, '$.created', ?, '$.updated', ?)`, table), tomorrow(), tomorrow())
+	must(b.t, err)
+	if n, err := res.RowsAffected(); err != nil || n != 1 {
+		b.t.Fatalf("%d deals in %s, %v", n, table, err)
+	}
+}
+
+func tomorrow() string { return time.Now().Add(24 * time.Hour).UTC().Format(time.RFC3339Nano) }
