@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/filecoin-project/go-address"
 
@@ -74,8 +75,29 @@ func atRisk(r Request, terms voucher.Terms, budget Amount) Bytes {
 	return min(DefaultAtRisk, terms.Price.Buys(budget)/100)
 }
 
+const (
+	// patientAck is how long a payment may take, its commits on both sides and
+	// the way there and back, for larger steps to be safe.
+	patientAck = 20 * time.Millisecond
+	// runsAhead is more than a provider has on the way to the client while it
+	// waits for such a payment.
+	runsAhead = Bytes(16 << 20)
+)
+
+// window is how much must be left before the limit for the client not to pay
+// yet, given what it risks and how long its payments take. The rest of the risk
+// is the step by which it pays: a payment costs the same whatever its size, so
+// where payments are quick the step is large.
+func window(risk Bytes, took time.Duration) Bytes {
+	far := risk - risk/8
+	if took < patientAck {
+		return max(risk/2, min(far, runsAhead))
+	}
+	return far
+}
+
 // newPurse is how far the deal goes with its money.
 func (d *clientDeal) newPurse() revalidator.Purse {
 	risk := Bytes(d.rec.AtRisk)
-	return revalidator.Purse{Budget: d.rec.Budget, AtRisk: risk, Window: risk / 8 * 7, Expected: Bytes(d.rec.Expected)}
+	return revalidator.Purse{Budget: d.rec.Budget, AtRisk: risk, Window: window(risk, patientAck), Expected: Bytes(d.rec.Expected)}
 }

@@ -37,8 +37,11 @@ type courier struct {
 	reader *bufio.Reader  // owned by run
 }
 
-// ackNote is a provider's answer to a payment.
-type ackNote struct{ ack ackFrame }
+// ackNote is a provider's answer to a payment, and how long it took.
+type ackNote struct {
+	ack  ackFrame
+	took time.Duration
+}
 
 func newCourier(d *clientDeal) *courier {
 	return &courier{d: d, wake: make(chan struct{}, 1), asVouch: d.c.cfg.VouchersOnly}
@@ -220,6 +223,7 @@ func (c *courier) deliver(ctx context.Context, f *payFrame) error {
 	stop := context.AfterFunc(ctx, func() { _ = stream.Reset() }) // ends the read below
 	defer stop()
 	node, err := f.node()
+	sent := time.Now()
 	if err := writeFrame(c.stream, node, err); err != nil {
 		return err
 	}
@@ -235,7 +239,7 @@ func (c *courier) deliver(ctx context.Context, f *payFrame) error {
 		return errors.New(ack.message)
 	}
 	c.answered(f, ack)
-	c.d.inbox.post(ackNote{ack})
+	c.d.inbox.post(ackNote{ack, time.Since(sent)})
 	return nil
 }
 
