@@ -18,6 +18,8 @@ type guardedTransport struct {
 	*dtgs.Transport
 	gate  gate           // before data-transfer
 	work  sync.WaitGroup // cleanups
+	begin sync.Mutex     // held to start a cleanup and to shut down
+	down  bool           // guarded by begin; no cleanup starts any more
 	ahead *ByteBudget    // what peers may be ahead of their channels' stores; may be nil
 }
 
@@ -39,7 +41,11 @@ func (t *guardedTransport) SetEventHandler(h datatransfer.EventsHandler) error {
 // channel's lock, and it takes that lock, while the hook may be waiting for the
 // state machine: done in place, either stops the node for good.
 func (t *guardedTransport) CleanupChannel(chid datatransfer.ChannelID) {
-	t.work.Go(func() { t.Transport.CleanupChannel(chid) })
+	t.begin.Lock()
+	defer t.begin.Unlock()
+	if !t.down { // or there is nothing left to clean up, and Shutdown may be waiting
+		t.work.Go(func() { t.Transport.CleanupChannel(chid) })
+	}
 }
 
 // TransferGuard configures WrapTransferNetwork.
@@ -160,6 +166,9 @@ func (r *transferReceiver) ReceiveRestartExistingChannelRequest(ctx context.Cont
 // most until ctx is done.
 func (t *guardedTransport) Shutdown(ctx context.Context) error {
 	err := t.Transport.Shutdown(ctx)
+	t.begin.Lock()
+	t.down = true
+	t.begin.Unlock()
 	clean := make(chan struct{})
 	go func() {
 		t.work.Wait()
