@@ -31,7 +31,6 @@ type (
 		amount uint64
 	}
 	model struct {
-		t      *rapid.T
 		dir    string
 		db     [2]*sql.DB // the client's, the provider's
 		w      *Wallet

@@ -73,21 +73,6 @@ func limitError(what string, got, most uint64) error {
 	return fmt.Errorf("%w: %d %s, at most %d", ErrMessageLimit, got, what, most)
 }
 
-// headLength returns how many bytes appendHead writes for arg.
-func headLength(arg uint64) int {
-	switch {
-	case arg < 24:
-		return 1
-	case arg < 1<<8:
-		return 2
-	case arg < 1<<16:
-		return 3
-	case arg < 1<<32:
-		return 5
-	}
-	return 9
-}
-
 // appendHead appends the shortest CBOR head of the given major type and argument.
 func appendHead(b []byte, major byte, arg uint64) []byte {
 	m := major << 5

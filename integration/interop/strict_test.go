@@ -40,6 +40,7 @@ type strictProvider struct {
 	mu        sync.Mutex
 	deals     map[datatransfer.ChannelID]*strictDeal // guarded by mu; on disk, in a real one
 	proposals int                                    // guarded by mu; how many were made
+	repeated  int                                    // guarded by mu; and how many of them again
 }
 
 // strictDeal is one deal. What is below events is owned by run while it runs.
@@ -135,6 +136,7 @@ func (s *strictProvider) ValidatePull(chid datatransfer.ChannelID, from peer.ID,
 	s.proposals++
 	for old := range s.deals {
 		if old.Initiator == from && s.deals[old].proposal.ID == p.ID {
+			s.repeated++
 			return datatransfer.ValidationResult{}, fmt.Errorf("deal %d is there already", p.ID)
 		}
 	}
@@ -412,4 +414,14 @@ func (s *strictProvider) deal(ctx context.Context) *strictDeal {
 		return d
 	}
 	return nil
+}
+
+// all returns the deals, and how many proposals were made again.
+func (s *strictProvider) all() (deals []*strictDeal, repeated int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.deals {
+		deals = append(deals, d)
+	}
+	return deals, s.repeated
 }
