@@ -89,17 +89,17 @@ func (p *Provider) pay(key ProviderDealID, frame payFrame) ackFrame {
 		case <-d.gone:
 		}
 	}
-	return p.payLate(ctx, key)
+	return p.payLate(ctx, key, frame)
 }
 
 // payLate answers for a deal that is not live.
-func (p *Provider) payLate(ctx context.Context, key ProviderDealID) ackFrame {
+func (p *Provider) payLate(ctx context.Context, key ProviderDealID, frame payFrame) ackFrame {
 	r, err := p.book.last(ctx, key)
 	if r.Phase == Moving || r.Phase == Settling { // its goroutine stopped with the provider
 		return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "shutting down"}
 	}
 	if errors.Is(err, ErrNoDeal) {
-		return ackFrame{id: key.ID, refused: voucher.RefusedResume, message: "no such deal"}
+		return noSuchDeal(key, frame)
 	}
 	if ctx.Err() != nil {
 		return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "shutting down"}
@@ -111,6 +111,18 @@ func (p *Provider) payLate(ctx context.Context, key ProviderDealID) ackFrame {
 	ack := ackFrame{id: key.ID, paid: r.Paid, settled: r.Phase == Completed, message: r.Message}
 	if r.Phase == Failed {
 		ack.refused = voucher.RefusedResume
+	}
+	return ack
+}
+
+// noSuchDeal answers for a deal that is not on record. Where the provider
+// crashed as the deal began the client proposes it again on its next channel,
+// and its payment may come before that: it is to be sent again. One that wants
+// no more will not.
+func noSuchDeal(key ProviderDealID, frame payFrame) ackFrame {
+	ack := ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "no such deal yet: propose it first"}
+	if frame.done || frame.payment == nil {
+		ack.refused, ack.message = voucher.RefusedResume, "no such deal"
 	}
 	return ack
 }
@@ -130,7 +142,7 @@ func (d *providerDeal) takeFrame(ctx context.Context, f payFrame) ackFrame {
 	done := f.done && ack.refused == 0 // else the payment comes again
 	if done {
 		d.done = true
-		d.deal = d.deal.step(ended{max(d.deal.Account.Moved, d.recalledTotal())})
+		d.deal = d.deal.step(ended{max(d.deal.Account.Moved, d.paidFor())})
 	}
 	if d.closeIfDone(); done && d.deal.Phase != Completed {
 		d.fail(voucher.DealStatusCancelled, fmt.Sprintf("the client left with %s attoFIL due", d.deal.Account.Due()))
@@ -185,16 +197,23 @@ func (d *providerDeal) takePayment(ctx context.Context, p voucher.DealPayment) e
 	return d.persist(ctx)
 }
 
-// recalledTotal is how many bytes a client that has everything says by paying
-// for them, where this process has sent none of the deal and the last ones
-// before it are not on record; else 0.
-func (d *providerDeal) recalledTotal() voucher.Bytes {
+// paidFor is how many bytes a client that has everything says by paying for
+// them. It counts where this process sent none of the deal and the last ones
+// before it are not on record, or where the deal began in a process that crashed
+// before it could be put on record: what that one sent looks like what the client
+// held before.
+func (d *providerDeal) paidFor() voucher.Bytes {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if a := d.deal.Account; d.view.recalled && a.Terms.Price != 0 {
-		return a.Terms.Covered(a.Paid)
+	a := d.deal.Account
+	switch covered := a.Terms.Covered(a.Paid); {
+	case a.Terms.Price == 0:
+		return 0
+	case d.view.recalled:
+		return covered
+	default:
+		return min(covered, a.Moved.Add(voucher.Bytes(d.view.base)))
 	}
-	return 0
 }
 
 // bindLane reserves the lane for this deal, which must be on record for it.
