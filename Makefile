@@ -18,7 +18,7 @@ demo: build
 
 ## test: every test, with the race detector
 test:
-	$(GO) test -race -timeout 14m ./...
+	$(GO) test -race -timeout 30m ./...
 	$(MAKE) --no-print-directory test-interop
 
 ## check: format, vet, staticcheck, tidiness, import rules, a short run of every fuzz target
@@ -53,9 +53,9 @@ bench-parts:
 
 ## test-interop: the existing network: its wire, a stock client and a stock provider; a module of its own
 test-interop interop:
-	cd integration/interop && $(GO) vet ./... && $(GO) test -race -timeout 14m ./...
+	cd integration/interop && $(GO) vet ./... && $(GO) test -race -timeout 30m ./...
 
-## vuln: known vulnerabilities; needs the database of vuln.go.dev
+## vuln: known vulnerabilities; needs the database of vulnerabilities
 vuln:
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.1.4 ./...
 
