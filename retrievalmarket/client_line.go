@@ -17,6 +17,7 @@ type openedNote struct {
 	seq   int
 	chid  datatransfer.ChannelID
 	older bool // see line
+	over  bool // the channel can no longer be restarted
 	err   error
 }
 
@@ -50,6 +51,8 @@ func (d *clientDeal) opened(n openedNote) {
 		if n.err == nil && n.chid != d.line.chid {
 			d.closeChannel(n.chid, func() {})
 		}
+	case n.over && !d.deal.Account.Ended:
+		d.refused(voucher.RefusedResume, "the channel ended: "+n.err.Error())
 	case n.err != nil:
 		d.c.log.Debug("open channel", "id", d.id, "err", n.err)
 		d.drop()
@@ -301,7 +304,8 @@ func (d *clientDeal) dial(ctx context.Context, again datatransfer.ChannelID) ope
 		return openedNote{err: err}
 	}
 	if again.Initiator != "" {
-		return openedNote{chid: again, older: true, err: d.c.cfg.Transfers.RestartDataTransferChannel(ctx, again)}
+		err := d.c.cfg.Transfers.RestartDataTransferChannel(ctx, again)
+		return openedNote{chid: again, older: true, over: err != nil && ctx.Err() == nil, err: err}
 	}
 	known, err := d.c.cfg.Host.Peerstore().SupportsProtocols(d.provider.ID, PaymentProtocol)
 	older := err == nil && len(known) == 0
