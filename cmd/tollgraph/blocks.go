@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
@@ -28,14 +30,36 @@ type arrival struct{ blocks, bytes uint64 }
 // path is where the blocks of root are.
 func (b *blocks) path(root cid.Cid) string { return filepath.Join(b.dir, root.String()+".car") }
 
-// Open implements retrievalmarket.Stores.
-func (b *blocks) Open(_ context.Context, root cid.Cid) (market.Store, error) {
-	p, err := piece.OpenPartial(b.path(root), root)
-	if err != nil {
-		return nil, err
+// Open implements retrievalmarket.Stores. A CAR that is in use, as while an
+// earlier order of the same root is written out, is waited for.
+func (b *blocks) Open(ctx context.Context, root cid.Cid) (market.Store, error) {
+	give := time.NewTimer(openPatience)
+	defer give.Stop()
+	again := time.NewTicker(openEvery)
+	defer again.Stop()
+	for {
+		p, err := piece.OpenPartial(b.path(root), root)
+		if err == nil {
+			return &countedPartial{Partial: p, owner: b, blocks: p.Blocks(), bytes: p.Written()}, nil
+		}
+		if !errors.Is(err, piece.ErrLocked) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, ctx.Err())
+		case <-give.C:
+			return nil, err
+		case <-again.C:
+		}
 	}
-	return &countedPartial{Partial: p, owner: b, blocks: p.Blocks(), bytes: p.Written()}, nil
 }
+
+// A lock on a file tells nobody when it is free, so it is tried again.
+const (
+	openPatience = 30 * time.Second
+	openEvery    = 50 * time.Millisecond
+)
 
 // of returns what arrived for root since b was made.
 func (b *blocks) of(root cid.Cid) arrival {
