@@ -430,25 +430,8 @@ func (r *raider) sendRaw(ctx context.Context, proto string, raw []byte) {
 	_ = s.Close()
 }
 
-// took is served with less patience: it waits until the seller has sent at least
-// want on a channel and then nothing for a while.
+// took is served with less patience.
 func took(ctx context.Context, t testing.TB, s *seller, chid datatransfer.ChannelID, want uint64) uint64 {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond) // the provider tells nobody when it does nothing
-	defer tick.Stop()
-	last, since := uint64(0), time.Now()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatalf("%d bytes served, want at least %d", last, want)
-		}
-		p, _ := s.meter(chid)
-		if p.Sent != last {
-			last, since = p.Sent, time.Now()
-		}
-		if last >= want && time.Since(since) > calm {
-			return last
-		}
-	}
+	return standing(ctx, t, s, chid, want, 20*time.Millisecond, calm)
 }

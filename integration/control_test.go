@@ -107,13 +107,7 @@ func TestCancel(t *testing.T) {
 	car, root, _ := makeCAR(t, t.TempDir(), 32<<20, 64<<10)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
-	some := make(chan struct{})
-	enough := once(func() { close(some) })
-	defer b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
-		if d.TotalReceived > 3<<20 {
-			enough()
-		}
-	})()
+	some := b.received(t, 3<<20)
 	ctx := within(t, time.Minute)
 	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
 	must(t, err)
@@ -180,13 +174,7 @@ func TestPauseResume(t *testing.T) {
 	car, root, size := makeCAR(t, t.TempDir(), 16<<20, 64<<10)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
-	some := make(chan struct{})
-	enough := once(func() { close(some) })
-	defer b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
-		if d.TotalReceived > 3<<20 {
-			enough()
-		}
-	})()
+	some := b.received(t, 3<<20)
 	ctx := within(t, time.Minute)
 	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
 	must(t, err)

@@ -80,7 +80,14 @@ func (f *freeloader) pay(s *seller, chid datatransfer.ChannelID, id voucher.Deal
 // for a second, and returns what it sent.
 func served(ctx context.Context, t *testing.T, s *seller, chid datatransfer.ChannelID, want uint64) uint64 {
 	t.Helper()
-	tick := time.NewTicker(50 * time.Millisecond) // the provider tells nobody when it does nothing
+	return standing(ctx, t, s, chid, want, 50*time.Millisecond, time.Second)
+}
+
+// standing looks every so often what a seller sent on a channel, until that is
+// at least want and has not changed for the time given.
+func standing(ctx context.Context, t testing.TB, s *seller, chid datatransfer.ChannelID, want uint64, every, still time.Duration) uint64 {
+	t.Helper()
+	tick := time.NewTicker(every) // the provider tells nobody when it does nothing
 	defer tick.Stop()
 	last, since := uint64(0), time.Now()
 	for {
@@ -93,7 +100,7 @@ func served(ctx context.Context, t *testing.T, s *seller, chid datatransfer.Chan
 		if p.Sent != last {
 			last, since = p.Sent, time.Now()
 		}
-		if last >= want && time.Since(since) > time.Second {
+		if last >= want && time.Since(since) > still {
 			return last
 		}
 	}

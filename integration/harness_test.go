@@ -272,3 +272,16 @@ func newHostAt(t testing.TB, key crypto.PrivKey, addr string) host.Host {
 	must(t, err)
 	return h
 }
+
+// received tells when a deal of b has more than n bytes.
+func (b *buyer) received(t testing.TB, n voucher.Bytes) <-chan struct{} {
+	t.Helper()
+	some := make(chan struct{})
+	enough := once(func() { close(some) })
+	t.Cleanup(b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
+		if d.TotalReceived > n {
+			enough()
+		}
+	}))
+	return some
+}

@@ -74,13 +74,7 @@ func TestProviderRestarts(t *testing.T) {
 	must(t, err)
 	s := newSeller(t, dir, newHostWithKey(t, key, true), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
-	half := make(chan struct{})
-	closeHalf := once(func() { close(half) })
-	defer b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
-		if d.TotalReceived > 8<<20 {
-			closeHalf()
-		}
-	})()
+	half := b.received(t, 8<<20)
 	ctx := within(t, time.Minute)
 	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
 	must(t, err)

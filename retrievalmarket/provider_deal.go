@@ -2,17 +2,13 @@ package retrievalmarket
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
-	"github.com/tollgraph/tollgraph/revalidator"
 	"github.com/tollgraph/tollgraph/validation"
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -272,163 +268,6 @@ func (d *providerDeal) publish(ev ProviderEvent) {
 	s := d.view.state
 	d.mu.Unlock()
 	d.p.hub.publish(d.key, ev, s)
-}
-
-// grant is what the channel should be let do now.
-func (d *providerDeal) grant() validation.Grant {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	g := validation.Grant{Verdict: d.deal.verdict()}
-	g.Verdict.Settle = g.Verdict.Settle || d.streaming && !d.done // the client's word closes the deal
-	v := d.view
-	g.Queued = d.told.Queued
-	switch {
-	case v.started && v.placed:
-		g.Offset, g.Ahead = v.offset, v.ahead
-	case d.told.Offset != 0 && d.deal.Account.Moved >= g.Verdict.Limit: // held back for money
-		g.Offset = d.told.Offset
-	case v.restarted && v.placed && !d.told.Probe:
-		g.Offset, g.Ahead = v.offset, v.ahead
-	case v.restarted || d.told.Probe && d.deal.Account.Moved < g.Verdict.Limit:
-		g.Probe = true
-	case d.told.Offset != 0: // it was held back for money, which came
-		g.Probe = true
-	}
-	return g
-}
-
-// tell passes the grant on when it changed, when the channel stopped below it,
-// and when the client must be asked for money.
-func (d *providerDeal) tell(ctx context.Context) error {
-	d.mu.Lock()
-	chid, attached := d.view.chid, d.view.attached
-	d.mu.Unlock()
-	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
-		return nil
-	}
-	g := d.grant()
-	below := d.deal.Account.Moved < g.Verdict.Limit
-	ask := d.askFor()
-	if g == d.told && ask == nil && !(d.stopped && below) {
-		return nil
-	}
-	if err := d.update(ctx, chid, g, ask); err != nil {
-		// The limit may be raised all the same; the tick comes back to it.
-		d.p.log.Debug("tell", "peer", d.key.From, "id", d.key.ID, "err", err)
-		return nil
-	}
-	d.told, d.stopped = g, false
-	if ask != nil {
-		d.asked = d.deal.Account.Paid.Add(ask.PaymentOwed)
-	}
-	return nil
-}
-
-// askFor returns the request for money that an older client waits for, once
-// for each amount; a client with a payment stream knows by itself.
-func (d *providerDeal) askFor() *voucher.DealResponse {
-	due := d.deal.Account.Due()
-	if due.IsZero() || d.streaming || d.asked == d.deal.Account.Paid.Add(due) {
-		return nil
-	}
-	return &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, PaymentOwed: due}
-}
-
-// askedFirst is what the answer to the proposal asked for: unsealing.
-func (d *providerDeal) askedFirst() voucher.Amount {
-	if a := d.deal.Account; a.Paid.Less(a.Terms.Unseal) {
-		return a.Terms.Unseal
-	}
-	return voucher.Amount{}
-}
-
-func (d *providerDeal) update(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error {
-	result, err := validation.Result(g, reply)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
-	defer cancel()
-	return d.p.cfg.Transfers.UpdateValidationStatus(ctx, chid, result)
-}
-
-// goodbye tells the client how the deal ended and lets the channel go.
-func (d *providerDeal) goodbye(ctx context.Context) {
-	d.mu.Lock()
-	chid, attached := d.view.chid, d.view.attached
-	d.mu.Unlock()
-	event := ProviderEventComplete
-	if d.deal.Phase == Failed {
-		event = ProviderEventError
-	}
-	d.publish(event)
-	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
-		return
-	}
-	if !d.streaming && time.Since(d.rec.Created) < time.Second {
-		select {
-		case <-time.After(acceptanceLead):
-		case <-ctx.Done():
-		}
-	}
-	reply := &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, Message: d.deal.Message}
-	var err error
-	if d.deal.Phase == Completed {
-		err = d.letGo(ctx, chid, reply)
-	} else {
-		err = d.reject(ctx, chid, reply)
-	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		d.p.log.Debug("last word", "peer", d.key.From, "id", d.key.ID, "err", err)
-	}
-}
-
-// letGo lets the channel of a completed deal complete. One that has more to
-// send keeps its limit: that the client wants no more is only its word. It
-// completes within that limit if it was about to, and is closed if it was not.
-func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, reply *voucher.DealResponse) error {
-	if d.sentAll {
-		return d.update(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
-	}
-	last := d.grant()
-	last.Verdict.Settle = false
-	err := d.update(ctx, chid, last, reply)
-	d.p.done.Go(func() {
-		select {
-		case <-time.After(closeAfter):
-		case <-ctx.Done():
-		}
-		d.closeChannel(ctx, chid)
-	})
-	return err
-}
-
-// reject ends the channel with a reason.
-func (d *providerDeal) reject(ctx context.Context, chid datatransfer.ChannelID, reply *voucher.DealResponse) error {
-	node, err := reply.Encode()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
-	defer cancel()
-	return d.p.cfg.Transfers.UpdateValidationStatus(ctx, chid, datatransfer.ValidationResult{
-		VoucherResult: &datatransfer.TypedVoucher{Voucher: node, Type: voucher.ResponseType},
-	})
-}
-
-// closeChannel lets go of a channel that another one replaced. It does not
-// wait: the message to a client that is gone may take its time.
-func (d *providerDeal) closeChannel(ctx context.Context, chid datatransfer.ChannelID) {
-	if chid == (datatransfer.ChannelID{}) {
-		return
-	}
-	d.p.done.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, tellTimeout)
-		defer cancel()
-		if err := d.p.cfg.Transfers.CloseDataTransferChannel(ctx, chid); err != nil {
-			d.p.log.Debug("close replaced channel", "channel", chid, "err", err)
-		}
-	})
 }
 
 func (d *providerDeal) fail(status voucher.DealStatus, reason string) {
