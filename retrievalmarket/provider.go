@@ -154,9 +154,6 @@ func (p *Provider) Start(ctx context.Context) error {
 	if err := migrate(ctx, p.cfg.DB); err != nil {
 		return err
 	}
-	if _, err := p.book.prune(ctx, time.Now().Add(-p.cfg.KeepFor), p.cfg.KeepDeals); err != nil {
-		return err
-	}
 	life, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.mu.Lock()
 	p.ctx, p.stop = life, stop
@@ -175,6 +172,7 @@ func (p *Provider) Start(ctx context.Context) error {
 	p.cfg.Host.SetStreamHandler(voucher.QueryProtocol, p.serveQuery)
 	p.cfg.Host.SetStreamHandler(voucher.QueryProtocolV0, p.serveQueryV0)
 	p.cfg.Host.SetStreamHandler(TransportsProtocol, p.serveTransports)
+	p.done.Go(func() { p.keepPruned(life) })
 	return nil
 }
 

@@ -207,17 +207,6 @@ func (b providerBook) bindLane(ctx context.Context, channel address.Address, lan
 	return owner, nil
 }
 
-// prune removes finished deals older than before, and all but the newest keep.
-// The vouchers, which are the evidence, stay with the payment room.
-func (b providerBook) prune(ctx context.Context, before time.Time, keep int) (int64, error) {
-	res, err := b.db.ExecContext(ctx, `DELETE FROM provider_deals WHERE final = 1 AND (updated < ? OR instance <= (
-		SELECT instance FROM provider_deals WHERE final = 1 ORDER BY instance DESC LIMIT 1 OFFSET ?))`, millis(before), keep)
-	if err != nil {
-		return 0, fmt.Errorf("prune deals: %w", err)
-	}
-	return res.RowsAffected()
-}
-
 // clientBook is the client's deals on disk.
 type clientBook struct{ db *sql.DB }
 

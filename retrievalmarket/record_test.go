@@ -113,12 +113,60 @@ func TestPrune(t *testing.T) {
 	if n, err := book.prune(ctx, time.Now().Add(-time.Hour), 4); err != nil || n != 5 {
 		t.Errorf("%d pruned, %v, want 5 of 9 finished ones", n, err)
 	}
-	if n, err := book.prune(ctx, time.Now().Add(time.Hour), 100); err != nil || n != 4 {
+	if n, err := book.prune(ctx, time.Now().Add(time.Hour), 100); err != nil || n != 3 {
 		t.Errorf("%d pruned by age, %v", n, err)
 	}
 	left, err := book.all(ctx, 100)
-	if err != nil || len(left) != 1 || left[0].ID != 3 {
+	if err != nil || len(left) != 2 || left[0].ID != 9 || left[1].ID != 3 {
 		t.Errorf("%+v, %v", left, err)
+	}
+}
+
+// TestPrunedInstancesStayTaken: a lane that paid for a deal which is no longer
+// on record never pays for another.
+func TestPrunedInstancesStayTaken(t *testing.T) {
+	ctx := t.Context()
+	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
+	defer db.Close()
+	book := providerBook{db}
+	seen := make(map[int64]bool)
+	for i := range uint64(3) {
+		r := testRecord(t, i)
+		r.Phase = Completed
+		if err := book.put(ctx, &r); err != nil {
+			t.Fatal(err)
+		}
+		if seen[r.Instance] {
+			t.Errorf("instance %d was given twice", r.Instance)
+		}
+		seen[r.Instance] = true
+		if _, err := book.prune(ctx, time.Now().Add(time.Hour), 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestPruneInBatches removes more than one transaction does.
+func TestPruneInBatches(t *testing.T) {
+	ctx := t.Context()
+	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
+	defer db.Close()
+	book, r := providerBook{db}, testRecord(t, 1)
+	r.Phase = Completed
+	if err := book.put(ctx, &r); err != nil {
+		t.Fatal(err)
+	}
+	const deals, kept = 3*pruneBatch + 10, 100
+	_, err := db.ExecContext(ctx, `WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+		INSERT INTO provider_deals (peer, id, final, updated, record) SELECT peer, i, final, updated, record FROM n, provider_deals WHERE instance = 1`, deals)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := book.prune(ctx, time.Now().Add(-time.Hour), kept); err != nil || n != deals-kept {
+		t.Errorf("%d pruned, %v, want %d", n, err, deals-kept)
+	}
+	if left, err := book.all(ctx, deals); err != nil || len(left) != kept || left[kept-1].Instance != deals-kept+1 {
+		t.Errorf("%d left, %v", len(left), err)
 	}
 }
 
