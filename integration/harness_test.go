@@ -16,7 +16,6 @@ import (
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-cid"
 	golog "github.com/ipfs/go-log/v2"
-	"github.com/ipld/go-ipld-prime"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -24,7 +23,6 @@ import (
 	"github.com/tollgraph/tollgraph/payment"
 	"github.com/tollgraph/tollgraph/piece"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
-	"github.com/tollgraph/tollgraph/selectors"
 	"github.com/tollgraph/tollgraph/transport"
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -99,24 +97,10 @@ func (g goods) Find(c cid.Cid, want *cid.Cid) (market.Piece, bool) {
 	return market.Piece{ID: info.ID, Size: market.Bytes(info.Size), Sealed: info.Sealed}, ok
 }
 
-func (g goods) LinkSystem(id cid.Cid) ipld.LinkSystem {
-	ls := g.Store.LinkSystem(id)
-	selectors.AddReifiers(&ls)
-	return ls
-}
-
 func (g goods) BlockSize(c cid.Cid) (uint64, bool) { return g.Size(c) }
 
 // stores keeps one resumable CAR per root.
 type stores struct{ dir string }
-
-type partial struct{ *piece.Partial }
-
-func (p partial) LinkSystem() ipld.LinkSystem {
-	ls := p.Partial.LinkSystem()
-	selectors.AddReifiers(&ls)
-	return ls
-}
 
 func (s stores) path(root cid.Cid) string { return filepath.Join(s.dir, root.String()+".car") }
 
@@ -124,11 +108,7 @@ func (s stores) Open(_ context.Context, root cid.Cid) (market.Store, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, err
 	}
-	p, err := piece.OpenPartial(s.path(root), root)
-	if err != nil {
-		return nil, err
-	}
-	return partial{p}, nil
+	return piece.OpenPartial(s.path(root), root)
 }
 
 // seller is a provider node.

@@ -99,7 +99,7 @@ func (b *buyer) holdsEachOnce(t *testing.T, root cid.Cid, want selectors.Count) 
 	p, err := piece.OpenPartial(b.stores.path(root), root)
 	must(t, err)
 	defer p.Close()
-	done, count, err := selectors.Complete(t.Context(), partial{p}.LinkSystem(), root, nil, 1<<20)
+	done, count, err := selectors.Complete(t.Context(), p.LinkSystem(), root, nil, 1<<20)
 	must(t, err)
 	if !done || count.Bytes != want.Bytes || p.Written() != want.Bytes {
 		t.Errorf("complete %v, %d bytes in the selection, %d in the store, want %d", done, count.Bytes, p.Written(), want.Bytes)

@@ -7,6 +7,8 @@ import (
 	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/linking"
+
+	"github.com/tollgraph/tollgraph/selectors"
 )
 
 // storeNote says that a block which arrived could not be kept.
@@ -16,7 +18,7 @@ type storeNote struct{ err error }
 // as on a full disk, suspends the deal with that reason: another channel would
 // end in the same way.
 func (d *clientDeal) linkSystem() ipld.LinkSystem {
-	ls := d.store.LinkSystem()
+	ls := withUnixFS(d.store.LinkSystem())
 	open := ls.StorageWriteOpener
 	ls.StorageWriteOpener = func(lc linking.LinkContext) (io.Writer, linking.BlockWriteCommitter, error) {
 		w, commit, err := open(lc)
@@ -32,6 +34,13 @@ func (d *clientDeal) linkSystem() ipld.LinkSystem {
 			return err
 		}, nil
 	}
+	return ls
+}
+
+// withUnixFS teaches a link system of the caller's to interpret UnixFS, within
+// bounds: what it reads may be a stranger's.
+func withUnixFS(ls ipld.LinkSystem) ipld.LinkSystem {
+	selectors.AddReifiers(&ls)
 	return ls
 }
 

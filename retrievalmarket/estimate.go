@@ -42,8 +42,7 @@ func (c *Client) Estimate(ctx context.Context, r Request) (e Estimate, err error
 		return e, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	ls := store.LinkSystem()
-	selectors.AddReifiers(&ls)
+	ls := withUnixFS(store.LinkSystem())
 	complete, held, err := selectors.Complete(ctx, ls, r.Root, r.Selector, maxLocalLinks)
 	if err != nil {
 		return e, fmt.Errorf("look through what is held: %w", err)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ipfs/go-cid"
 
-	"github.com/tollgraph/tollgraph/selectors"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -118,8 +117,7 @@ func (c *Client) parts(ctx context.Context, r Request) (_ []Request, err error) 
 	if open, err := c.openParts(ctx, r); err != nil || len(open) != 0 {
 		return open, err
 	}
-	ls := store.LinkSystem()
-	selectors.AddReifiers(&ls)
+	ls := withUnixFS(store.LinkSystem())
 	below, ok := subtree(ctx, ls, r)
 	if !ok {
 		return nil, nil

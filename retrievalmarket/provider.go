@@ -307,7 +307,7 @@ func (p *Provider) options(chid datatransfer.ChannelID, v datatransfer.TypedVouc
 	if d == nil {
 		return nil
 	}
-	return []datatransfer.TransportOption{p.cfg.UseStore(p.cfg.Pieces.LinkSystem(d.piece.ID))}
+	return []datatransfer.TransportOption{p.cfg.UseStore(withUnixFS(p.cfg.Pieces.LinkSystem(d.piece.ID)))}
 }
 
 // onEvent passes an event of data-transfer to its deal. It runs on the one

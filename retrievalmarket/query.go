@@ -166,8 +166,7 @@ func (q *quoter) measure(ctx context.Context, piece Piece, root cid.Cid, sel dat
 	case <-ctx.Done():
 		return selectors.Count{}, ctx.Err()
 	}
-	ls := q.pieces.LinkSystem(piece.ID)
-	selectors.AddReifiers(&ls)
+	ls := withUnixFS(q.pieces.LinkSystem(piece.ID))
 	count, err = selectors.MeasureWith(ctx, ls, root, sel, q.maxLinks, selectors.Sizer(q.pieces.BlockSize))
 	if err != nil {
 		return count, err

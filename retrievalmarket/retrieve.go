@@ -120,8 +120,7 @@ func (c *Client) prepare(ctx context.Context, r Request) (_ *clientDeal, err err
 			err = errors.Join(err, store.Close())
 		}
 	}()
-	ls := store.LinkSystem()
-	selectors.AddReifiers(&ls)
+	ls := withUnixFS(store.LinkSystem())
 	complete, held, err := selectors.Complete(ctx, ls, r.Root, r.Selector, maxLocalLinks)
 	if err != nil {
 		return nil, fmt.Errorf("look through what is held: %w", err)

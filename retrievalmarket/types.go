@@ -102,7 +102,8 @@ type Meter func(datatransfer.ChannelID) (Progress, bool)
 
 // Store is where a client keeps the blocks of one DAG. piece.Partial is one.
 type Store interface {
-	// LinkSystem reads what is held and appends what arrives.
+	// LinkSystem reads what is held and appends what arrives. The market adds what
+	// UnixFS needs.
 	LinkSystem() ipld.LinkSystem
 	// Written counts the block bytes ever appended.
 	Written() uint64
@@ -129,7 +130,7 @@ type Pieces interface {
 	// Find returns a piece that holds payload; want narrows it to one piece.
 	// It must answer from memory: it runs while graphsync waits.
 	Find(payload cid.Cid, want *cid.Cid) (Piece, bool)
-	// LinkSystem reads the blocks of a piece.
+	// LinkSystem reads the blocks of a piece. The market adds what UnixFS needs.
 	LinkSystem(piece cid.Cid) ipld.LinkSystem
 	// BlockSize tells the size of a block without reading it.
 	BlockSize(cid.Cid) (uint64, bool)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"sync/atomic"
 
 	"github.com/ipfs/go-unixfsnode"
@@ -35,7 +36,11 @@ var errEndless = errors.New("a file or directory that refers to its own parts to
 // link budget sees that. One file or directory may have 4,194,304 blocks and
 // 16,777,216 entries; beyond that its interpretation fails, and it fails when
 // the walk's context ends.
+//
+// The map of reifiers is replaced, not written to: link systems that share one
+// may be taught on several goroutines at once.
 func AddReifiers(ls *ipld.LinkSystem) {
+	ls.KnownReifiers = maps.Clone(ls.KnownReifiers)
 	unixfsnode.AddUnixFSReificationToLinkSystem(ls)
 	for _, name := range []string{"unixfs", "unixfs-preload"} {
 		ls.KnownReifiers[name] = bounded(ls.KnownReifiers[name], maxParts, maxEntries)

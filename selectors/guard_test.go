@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,4 +92,25 @@ func (s *store) names(n int) []entry {
 		entries[i] = entry{fmt.Sprint(i), s.raw(fmt.Append(nil, i)), 1}
 	}
 	return entries
+}
+
+// TestReifiersOfOneMap: link systems that share a map of reifiers are taught at
+// once, and the map that they came with stays as it is.
+func TestReifiersOfOneMap(t *testing.T) {
+	shared := cidlink.DefaultLinkSystem()
+	shared.KnownReifiers = map[string]linking.NodeReifier{"other": nil}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			own := shared
+			AddReifiers(&own)
+			if _, has := own.KnownReifiers["other"]; !has || len(own.KnownReifiers) != 3 {
+				t.Errorf("%d reifiers, want the other one and two of UnixFS", len(own.KnownReifiers))
+			}
+		})
+	}
+	all.Wait()
+	if len(shared.KnownReifiers) != 1 {
+		t.Errorf("the shared map was written to: %d reifiers", len(shared.KnownReifiers))
+	}
 }

@@ -8,11 +8,9 @@ import (
 	"time"
 
 	"github.com/ipfs/go-cid"
-	"github.com/ipld/go-ipld-prime"
 
 	"github.com/tollgraph/tollgraph/piece"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
-	"github.com/tollgraph/tollgraph/selectors"
 )
 
 // blocks keeps what a client receives: one CAR per root, that can be
@@ -88,13 +86,6 @@ type countedPartial struct {
 	owner         *blocks
 	blocks, bytes uint64 // when it was opened
 	once          sync.Once
-}
-
-// LinkSystem knows UnixFS within bounds: what arrives is a stranger's.
-func (p *countedPartial) LinkSystem() ipld.LinkSystem {
-	ls := p.Partial.LinkSystem()
-	selectors.AddReifiers(&ls)
-	return ls
 }
 
 func (p *countedPartial) Close() error {

@@ -2,11 +2,9 @@ package main
 
 import (
 	"github.com/ipfs/go-cid"
-	"github.com/ipld/go-ipld-prime"
 
 	"github.com/tollgraph/tollgraph/piece"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
-	"github.com/tollgraph/tollgraph/selectors"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -18,12 +16,6 @@ var _ market.Pieces = goods{}
 func (g goods) Find(payload cid.Cid, want *cid.Cid) (market.Piece, bool) {
 	info, ok := g.Store.Find(payload, want)
 	return market.Piece{ID: info.ID, Size: voucher.Bytes(info.Size), Sealed: info.Sealed}, ok
-}
-
-func (g goods) LinkSystem(id cid.Cid) ipld.LinkSystem {
-	ls := g.Store.LinkSystem(id)
-	selectors.AddReifiers(&ls)
-	return ls
 }
 
 func (g goods) BlockSize(c cid.Cid) (uint64, bool) { return g.Size(c) }

@@ -25,7 +25,6 @@ import (
 	"github.com/tollgraph/tollgraph/payment"
 	"github.com/tollgraph/tollgraph/piece"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
-	"github.com/tollgraph/tollgraph/selectors"
 	"github.com/tollgraph/tollgraph/transport"
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -121,7 +120,6 @@ func (g *goods) LinkSystem(id cid.Cid) ipld.LinkSystem {
 		}
 		return read(c, l)
 	}
-	selectors.AddReifiers(&ls)
 	return ls
 }
 
@@ -225,20 +223,8 @@ type buyer struct {
 
 type stores struct{ dir string }
 
-type partial struct{ *piece.Partial }
-
-func (p partial) LinkSystem() ipld.LinkSystem {
-	ls := p.Partial.LinkSystem()
-	selectors.AddReifiers(&ls)
-	return ls
-}
-
 func (s stores) Open(_ context.Context, root cid.Cid) (market.Store, error) {
-	p, err := piece.OpenPartial(filepath.Join(s.dir, root.String()+".car"), root)
-	if err != nil {
-		return nil, err
-	}
-	return partial{p}, nil
+	return piece.OpenPartial(filepath.Join(s.dir, root.String()+".car"), root)
 }
 
 func newBuyer(t testing.TB) *buyer {
