@@ -27,7 +27,7 @@ check:
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) mod tidy -diff
-	$(GO) test -count=1 -run '^(TestImports|TestRevalidatorIsPure|TestNoDrawers)$$' ./integration
+	$(GO) test -count=1 -run '^(TestImports|TestRoomsAreListed|TestRevalidatorIsPure|TestNoDrawers)$$' ./integration
 	$(MAKE) --no-print-directory fuzz
 
 ## fuzz: FUZZTIME of every fuzz target

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"slices"
@@ -16,16 +15,21 @@ var rooms = map[string]struct {
 	ours   []string
 	reason string
 }{
-	"voucher":         {nil, "the units and messages are the bottom of everything"},
-	"selectors":       {nil, "what is bought can be told without money"},
-	"transport":       {nil, "it can be read without knowing that money exists"},
-	"piece":           {nil, "the goods know nothing of the market"},
-	"payment":         {[]string{"voucher"}, "a rail knows payments, not deals"},
-	"revalidator":     {[]string{"voucher"}, "the account is bytes against money and nothing else"},
-	"validation":      {[]string{"voucher", "selectors", "revalidator"}, "declare an interface here instead"},
-	"retrievalmarket": {[]string{"voucher", "selectors", "revalidator", "validation"}, "it sees transport, payment and piece through interfaces of its own"},
-	"cmd/tollgraph":   {[]string{"voucher", "selectors", "transport", "piece", "payment", "retrievalmarket"}, "wiring has no business with the account or the gate"},
+	"voucher":           {nil, "the units and messages are the bottom of everything"},
+	"selectors":         {nil, "what is bought can be told without money"},
+	"transport":         {nil, "it can be read without knowing that money exists"},
+	"piece":             {nil, "the goods know nothing of the market"},
+	"payment":           {[]string{"voucher"}, "a rail knows payments, not deals"},
+	"revalidator":       {[]string{"voucher"}, "the account is bytes against money and nothing else"},
+	"validation":        {[]string{"voucher", "selectors", "revalidator"}, "declare an interface here instead"},
+	"retrievalmarket":   {[]string{"voucher", "selectors", "revalidator", "validation"}, "it sees transport, payment and piece through interfaces of its own"},
+	"cmd/tollgraph":     {[]string{"voucher", "selectors", "transport", "piece", "payment", "retrievalmarket"}, "wiring has no business with the account or the gate"},
+	"examples/provider": {[]string{"voucher", "transport", "piece", "payment", "retrievalmarket"}, "a program needs no more to sell"},
+	"examples/client":   {[]string{"voucher", "transport", "piece", "payment", "retrievalmarket"}, "a program needs no more to buy"},
 }
+
+// stacks are the rooms that build a data-transfer stack.
+var stacks = []string{"transport", "examples/provider", "examples/client"}
 
 // banned are imports that one room may not have, or with "*" all but those
 // named in except. A name with a slash at its end is a prefix.
@@ -44,9 +48,9 @@ var banned = []struct {
 	{"voucher", "time", "what is said does not depend on when", nil},
 	{"voucher", "os", "codecs open nothing", nil},
 	{"selectors", "os", "blocks are read through a link system", nil},
-	{"*", "github.com/ipfs/go-graphsync", "only transport may know it", []string{"transport"}},
-	{"*", "github.com/ipfs/go-graphsync/", "only transport may know it", []string{"transport"}},
-	{"*", "github.com/filecoin-project/go-data-transfer/v2/", "only transport may know more than its root types", []string{"transport"}},
+	{"*", "github.com/ipfs/go-graphsync", "only transport may know it", stacks},
+	{"*", "github.com/ipfs/go-graphsync/", "only transport may know it", stacks},
+	{"*", "github.com/filecoin-project/go-data-transfer/v2/", "only transport may know more than its root types", stacks},
 	{"*", "testing", "production code carries no tests", nil},
 	{"*", "github.com/stretchr/testify/", "production code carries no tests", nil},
 	{"*", "pgregory.net/rapid", "production code carries no tests", nil},
@@ -75,6 +79,17 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestRoomsAreListed: no package is without rules, but what holds only tests
+// and the proof.
+func TestRoomsAreListed(t *testing.T) {
+	for _, pkg := range listed(t, "{{.ImportPath}}", "./...") {
+		room := strings.TrimPrefix(pkg, module)
+		if _, ok := rooms[room]; !ok && room != "examples" && room != "integration" && !strings.HasPrefix(room, "integration/") {
+			t.Errorf("%s is in no row of rooms: say what it may import", room)
+		}
+	}
+}
+
 // TestRevalidatorIsPure: the account needs nothing but units and arithmetic of
 // the standard library.
 func TestRevalidatorIsPure(t *testing.T) {
@@ -98,16 +113,18 @@ func TestNoDrawers(t *testing.T) {
 // importsOf returns what the production code of a room imports.
 func importsOf(t *testing.T, room string) []string {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=Imports", "./"+room)
+	return listed(t, `{{join .Imports "\n"}}`, "./"+room)
+}
+
+// listed returns the lines that go list says of packages of the module.
+func listed(t *testing.T, format, packages string) []string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-f", format, packages)
 	cmd.Dir = ".."
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("go list ./%s: %v", room, err)
+		t.Fatalf("go list %s: %v", packages, err)
 	}
-	var listed struct{ Imports []string }
-	if err := json.Unmarshal(out, &listed); err != nil {
-		t.Fatal(err)
-	}
-	return listed.Imports
+	return strings.Fields(string(out))
 }
