@@ -40,10 +40,14 @@ func (e *Exchange) settleAll(ctx context.Context, ss []*served) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.SettleTimeout)
 	defer cancel()
-	for _, s := range ss {
-		e.cancel(ctx, s)
-	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		// Each turn anew: graphsync loses a cancel that comes while it takes note of
+		// a pause.
+		for _, s := range ss {
+			if e.table.get(s.id) != nil {
+				e.cancel(ctx, s)
+			}
+		}
 		turn, done := context.WithTimeout(ctx, wait)
 		over := await(turn, ss)
 		done()
