@@ -223,9 +223,9 @@ type book struct {
 // books lists the deals in a repo.
 func (b *bench) books(repo string) map[string]book {
 	b.t.Helper()
+	list := b.tollgraph("--repo", b.path(repo), "--json", "deals", "list") // may build it, which is not timed
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	list := b.tollgraph("--repo", b.path(repo), "--json", "deals", "list")
 	out, err := exec.CommandContext(ctx, list.Path, list.Args[1:]...).Output()
 	must(b.t, err)
 	var deals []book
