@@ -46,6 +46,7 @@ type Channel struct {
 	Funds voucher.Amount `json:",omitzero"` // payer: the most that a deal asked to be available
 
 	Line    voucher.Amount `json:",omitzero"` // payee: how much the payer may owe
+	OwnLine bool           `json:",omitzero"` // payee: Line was set for this payer, and is not the default
 	Settled voucher.Amount `json:",omitzero"` // payee: what the payer paid by other means
 	Owed    voucher.Amount `json:",omitzero"` // payee: Total - Settled, zero if prepaid
 }

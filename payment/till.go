@@ -195,7 +195,7 @@ func (t *Till) account(x *tx, payer, channel address.Address) Channel {
 // complete fills in what of an account is not stored.
 func (t *Till) complete(a Channel, line sql.Null[amountColumn]) Channel {
 	a.Line = voucher.Amount(line.V)
-	if !line.Valid {
+	if a.OwnLine = line.Valid; !a.OwnLine {
 		a.Line = t.DefaultCredit()
 	}
 	a.Owed = a.Total.Sub(a.Settled)

@@ -226,7 +226,7 @@ func TestTillLists(t *testing.T) {
 	n := voucher.Atto
 	want := map[address.Address]Channel{
 		a.Address(): {Address: ofA, Payer: a.Address(), Payee: payee, Total: n(35), Line: n(100), Settled: n(12), Owed: n(23)},
-		b.Address(): {Address: ofB, Payer: b.Address(), Payee: payee, Total: n(7), Line: n(8), Owed: n(7)},
+		b.Address(): {Address: ofB, Payer: b.Address(), Payee: payee, Total: n(7), Line: n(8), OwnLine: true, Owed: n(7)},
 	}
 	if len(list) != 2 || got[a.Address()] != want[a.Address()] || got[b.Address()] != want[b.Address()] {
 		t.Errorf("%+v", list)

@@ -45,10 +45,10 @@ func (a *app) listChannels(ctx context.Context, cmd *cli.Command) error {
 		return a.printJSON(map[string]any{"paid": view.Paid, "received": view.Received})
 	}
 	for _, c := range view.Paid {
-		fmt.Fprintf(a.out, "%s to %s paid %s attoFIL\n", c.Channel, c.Peer, c.Total)
+		fmt.Fprintf(a.out, "%s to %s paid %s\n", c.Channel, c.Peer, c.Total.FIL())
 	}
 	for _, c := range view.Received {
-		fmt.Fprintf(a.out, "%s from %s received %s attoFIL, owed %s\n", c.Channel, c.Peer, c.Total, *c.Owed)
+		fmt.Fprintf(a.out, "%s from %s received %s, owed %s\n", c.Channel, c.Peer, c.Total.FIL(), c.Owed.FIL())
 	}
 	return nil
 }

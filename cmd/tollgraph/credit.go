@@ -29,7 +29,8 @@ func (a *app) creditCommand() *cli.Command {
 // creditView is one payer's account as JSON.
 type creditView struct {
 	Payer   string         `json:"payer"`
-	Line    voucher.Amount `json:"credit_atto"`
+	Line    voucher.Amount `json:"credit_atto"` // 0 without a line of its own
+	OwnLine bool           `json:"own_line"`    // false: it may owe what the node that runs grants to all
 	Owed    voucher.Amount `json:"owed_atto"`
 	Total   voucher.Amount `json:"total_atto"`
 	Settled voucher.Amount `json:"settled_atto"`
@@ -43,7 +44,7 @@ func (a *app) listCredit(ctx context.Context, cmd *cli.Command) error {
 	err := withTill(ctx, cmd.String("repo"), func(till *payment.Till) error {
 		channels, err := till.Channels(ctx)
 		for _, c := range channels {
-			views = append(views, creditView{c.Payer.String(), c.Line, c.Owed, c.Total, c.Settled})
+			views = append(views, creditView{c.Payer.String(), c.Line, c.OwnLine, c.Owed, c.Total, c.Settled})
 		}
 		return err
 	})
@@ -54,7 +55,11 @@ func (a *app) listCredit(ctx context.Context, cmd *cli.Command) error {
 		return a.printJSON(views)
 	}
 	for _, v := range views {
-		fmt.Fprintf(a.out, "%s owes %s of %s; received %s, settled %s\n", v.Payer, v.Owed.FIL(), v.Line.FIL(), v.Total.FIL(), v.Settled.FIL())
+		line := v.Line.FIL()
+		if !v.OwnLine {
+			line = "the line for all (serve --credit)"
+		}
+		fmt.Fprintf(a.out, "%s owes %s of %s; received %s, settled %s\n", v.Payer, v.Owed.FIL(), line, v.Total.FIL(), v.Settled.FIL())
 	}
 	return nil
 }

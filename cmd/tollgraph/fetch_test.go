@@ -67,7 +67,7 @@ func (s *shell) sameBooks(r receipt) {
 	}
 	payer := decode[walletView](s.t, s.must("wallet", "show", "--json", "--repo", "client"))
 	payee := decode[walletView](s.t, s.must("wallet", "show", "--json", "--repo", "provider"))
-	if len(payer.Paid) != 1 || len(payee.Received) != 1 || payer.Paid[0].Total != r.Paid || payee.Received[0].Total != r.Paid ||
+	if len(payer.Paid) != 1 || len(payee.Received) != 1 || payer.Paid[0].Total.String() != r.Paid || payee.Received[0].Total.String() != r.Paid ||
 		payer.Paid[0].Peer != payee.Address || payee.Received[0].Peer != payer.Address {
 		s.t.Errorf("wallets differ: %+v, %+v", payer, payee)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/tollgraph/tollgraph/payment"
+	"github.com/tollgraph/tollgraph/voucher"
 )
 
 func (a *app) walletCommand() *cli.Command {
@@ -30,11 +31,11 @@ type walletView struct {
 }
 
 type channelView struct {
-	Channel string  `json:"channel"`
-	Peer    string  `json:"peer_address"`
-	Total   string  `json:"total_atto"`
-	Settled *string `json:"settled_atto,omitempty"` // received only
-	Owed    *string `json:"owed_atto,omitempty"`    // received only
+	Channel string          `json:"channel"`
+	Peer    string          `json:"peer_address"`
+	Total   voucher.Amount  `json:"total_atto"`
+	Settled *voucher.Amount `json:"settled_atto,omitempty"` // received only
+	Owed    *voucher.Amount `json:"owed_atto,omitempty"`    // received only
 }
 
 func (a *app) showWallet(ctx context.Context, cmd *cli.Command) error {
@@ -50,10 +51,10 @@ func (a *app) showWallet(ctx context.Context, cmd *cli.Command) error {
 	}
 	fmt.Fprintf(a.out, "address %s\n", view.Address)
 	for _, c := range view.Paid {
-		fmt.Fprintf(a.out, "paid %s attoFIL to %s in %s\n", c.Total, c.Peer, c.Channel)
+		fmt.Fprintf(a.out, "paid %s to %s in %s\n", c.Total.FIL(), c.Peer, c.Channel)
 	}
 	for _, c := range view.Received {
-		fmt.Fprintf(a.out, "received %s attoFIL from %s in %s, %s settled, %s owed\n", c.Total, c.Peer, c.Channel, *c.Settled, *c.Owed)
+		fmt.Fprintf(a.out, "received %s from %s in %s, %s settled, %s owed\n", c.Total.FIL(), c.Peer, c.Channel, c.Settled.FIL(), c.Owed.FIL())
 	}
 	return nil
 }
@@ -80,7 +81,7 @@ func readWallet(ctx context.Context, dir string) (_ walletView, err error) {
 		return view, err
 	}
 	for _, c := range paid {
-		view.Paid = append(view.Paid, channelView{Channel: c.Address.String(), Peer: c.Payee.String(), Total: c.Total.String()})
+		view.Paid = append(view.Paid, channelView{Channel: c.Address.String(), Peer: c.Payee.String(), Total: c.Total})
 	}
 	till, err := payment.NewTill(db, key.Address(), payment.TillConfig{})
 	if err != nil {
@@ -88,8 +89,7 @@ func readWallet(ctx context.Context, dir string) (_ walletView, err error) {
 	}
 	received, err := till.Channels(ctx)
 	for _, c := range received {
-		settled, owed := c.Settled.String(), c.Owed.String()
-		view.Received = append(view.Received, channelView{c.Address.String(), c.Payer.String(), c.Total.String(), &settled, &owed})
+		view.Received = append(view.Received, channelView{c.Address.String(), c.Payer.String(), c.Total, &c.Settled, &c.Owed})
 	}
 	return view, err
 }
