@@ -1,12 +1,16 @@
 package integration
 
 import (
+	"context"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/tollgraph/tollgraph/payment"
 	"github.com/tollgraph/tollgraph/piece"
@@ -18,17 +22,37 @@ import (
 // trader is a node that sells and buys: client and provider on one host, one
 // data-transfer manager, one database and one key.
 type trader struct {
-	*stack
+	site
+	t        *testing.T
 	client   *market.Client
 	provider *market.Provider
+	goods    goods
 	root     cid.Cid // what it sells
 	size     uint64
 }
 
-func newTrader(t *testing.T, size int64) *trader {
+// site is where a trader can be: a host and a manager on it, and a meter, if
+// there is one.
+type site struct {
+	host      host.Host
+	transfers datatransfer.Manager
+	meter     market.Meter
+}
+
+func (s site) addr() peer.AddrInfo { return peer.AddrInfo{ID: s.host.ID(), Addrs: s.host.Addrs()} }
+
+// newSite is a site on a transport of ours.
+func newSite(t *testing.T) site {
+	t.Helper()
+	s := newStack(t, newHost(t, true), t.TempDir())
+	t.Cleanup(s.close)
+	return site{s.host, s.node.Transfers(), s.meter}
+}
+
+func newTrader(t *testing.T, s site, size int64) *trader {
 	t.Helper()
 	dir := t.TempDir()
-	tr := &trader{stack: newStack(t, newHost(t, true), dir)}
+	tr := &trader{site: s, t: t}
 	var car string
 	car, tr.root, tr.size = makeCAR(t, dir, size, 64<<10)
 	pieces, err := piece.Open(t.Context(), piece.Config{Paths: []string{car}, IndexDir: filepath.Join(dir, "index"), Logger: testLogger()})
@@ -43,12 +67,13 @@ func newTrader(t *testing.T, size int64) *trader {
 	till, err := payment.NewTill(db, key.Address(), payment.TillConfig{DefaultCredit: voucher.OneFIL})
 	must(t, err)
 	tr.client, err = market.NewClient(t.Context(), market.ClientConfig{
-		Host: tr.host, Transfers: tr.node.Transfers(), UseStore: transport.UseStore, Stores: stores{filepath.Join(dir, "blocks")}, DB: db,
+		Host: tr.host, Transfers: tr.transfers, UseStore: transport.UseStore, Stores: stores{filepath.Join(dir, "blocks")}, DB: db,
 		Node: wallet, Wallet: wallet.Address(), Logger: testLogger(),
 	})
 	must(t, err)
+	tr.goods = goods{pieces}
 	tr.provider, err = market.NewProvider(market.ProviderConfig{
-		Host: tr.host, Transfers: tr.node.Transfers(), UseStore: transport.UseStore, Pieces: goods{pieces}, Node: till, DB: db, PayTo: key.Address(),
+		Host: tr.host, Transfers: tr.transfers, UseStore: transport.UseStore, Pieces: tr.goods, Node: till, DB: db, PayTo: key.Address(),
 		Ask: defaultAsk, Meter: tr.meter, Client: tr.client, Logger: testLogger(),
 	})
 	must(t, err)
@@ -56,7 +81,6 @@ func newTrader(t *testing.T, size int64) *trader {
 	t.Cleanup(func() {
 		must(t, tr.client.Close())
 		must(t, tr.provider.Close())
-		tr.close()
 		must(t, pieces.Close())
 		must(t, db.Close())
 	})
@@ -66,30 +90,37 @@ func newTrader(t *testing.T, size int64) *trader {
 // TestBothDirections: two nodes, each client and provider at once, buy from
 // each other at the same time.
 func TestBothDirections(t *testing.T) {
-	one, two := newTrader(t, 8<<20), newTrader(t, 9<<20)
+	one, two := newTrader(t, newSite(t), 8<<20), newTrader(t, newSite(t), 9<<20)
 	ctx := within(t, time.Minute)
 	var both sync.WaitGroup
-	for _, deal := range []struct{ buyer, seller *trader }{{one, two}, {two, one}} {
-		both.Go(func() {
-			got, err := deal.buyer.client.Get(ctx, market.Request{
-				Provider: market.RetrievalPeer{AddrInfo: deal.seller.addr()}, Root: deal.seller.root, Budget: voucher.OneFIL,
-			})
-			want := defaultAsk.Terms().Cost(voucher.Bytes(deal.seller.size))
-			if err != nil || uint64(got.TotalReceived) != deal.seller.size || got.FundsSpent != want {
-				t.Errorf("%d bytes for %s, %v; want %d for %s", got.TotalReceived, got.FundsSpent, err, deal.seller.size, want)
-			}
-		})
-	}
+	both.Go(func() { one.buy(ctx, two) })
+	both.Go(func() { two.buy(ctx, one) })
 	both.Wait()
-	for _, tr := range []*trader{one, two} {
-		sold := tr.provider.ListDeals()
-		for id, d := range sold {
-			if d.Status != voucher.DealStatusCompleted || d.FundsReceived != defaultAsk.Terms().Cost(voucher.Bytes(tr.size)) {
-				t.Errorf("sold %+v: %+v", id, d)
-			}
+	one.checkSold(1)
+	two.checkSold(1)
+}
+
+// buy buys what another trader sells, for exactly what that costs.
+func (tr *trader) buy(ctx context.Context, from *trader) {
+	got, err := tr.client.Get(ctx, market.Request{
+		Provider: market.RetrievalPeer{AddrInfo: from.addr()}, Root: from.root, Budget: voucher.OneFIL,
+	})
+	want := defaultAsk.Terms().Cost(voucher.Bytes(from.size))
+	if err != nil || uint64(got.TotalReceived) != from.size || got.FundsSpent != want {
+		tr.t.Errorf("%d bytes for %s, %v; want %d for %s", got.TotalReceived, got.FundsSpent, err, from.size, want)
+	}
+}
+
+// checkSold says that all was sold so many times, and paid.
+func (tr *trader) checkSold(times int) {
+	tr.t.Helper()
+	sold := tr.provider.ListDeals()
+	for id, d := range sold {
+		if d.Status != voucher.DealStatusCompleted || d.FundsReceived != defaultAsk.Terms().Cost(voucher.Bytes(tr.size)) {
+			tr.t.Errorf("sold %+v: %+v", id, d)
 		}
-		if len(sold) != 1 {
-			t.Errorf("%d deals sold, want 1", len(sold))
-		}
+	}
+	if len(sold) != times {
+		tr.t.Errorf("%d deals sold, want %d", len(sold), times)
 	}
 }

@@ -85,8 +85,7 @@ func (s *stack) addr() peer.AddrInfo {
 }
 
 func (s *stack) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
-	p, ok := s.node.Meter.Progress(chid)
-	return market.Progress{SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests}, ok
+	return meterOf(s.node.Meter)(chid)
 }
 
 // goods adapts a piece.Store to the market.

@@ -149,7 +149,9 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 }
 
 // Start takes up the deals that were not finished when the node stopped, and
-// serves. ctx bounds the start only; the deals live until Close.
+// serves. ctx bounds the start only; the deals live until Close. A manager knows
+// one Provider as long as it lives: there is no taking back a voucher type. It
+// fails for another one.
 func (p *Provider) Start(ctx context.Context) error {
 	if err := migrate(ctx, p.cfg.DB); err != nil {
 		return err
@@ -232,11 +234,11 @@ func (p *Provider) Close() error {
 	if !started {
 		return nil
 	}
-	for _, proto := range []string{string(PaymentProtocol), voucher.QueryProtocol, voucher.QueryProtocolV0, TransportsProtocol} {
-		p.cfg.Host.RemoveStreamHandler(protocolID(proto))
-	}
-	if p.unsub != nil {
+	if p.unsub != nil { // it got so far as to serve: the handlers are its own
 		p.unsub()
+		for _, proto := range []string{string(PaymentProtocol), voucher.QueryProtocol, voucher.QueryProtocolV0, TransportsProtocol} {
+			p.cfg.Host.RemoveStreamHandler(protocolID(proto))
+		}
 	}
 	p.stop()
 	p.done.Wait()

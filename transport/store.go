@@ -55,13 +55,20 @@ func MaxLinks(n uint64) datatransfer.TransportOption {
 	}
 }
 
-// graphsyncTransport returns the graphsync transport in t, guarded or not.
-func graphsyncTransport(t datatransfer.Transport) (*dtgs.Transport, error) {
+// storing is data-transfer's graphsync transport, and whatever embeds it.
+type storing interface {
+	UseStore(datatransfer.ChannelID, ipld.LinkSystem) error
+	MaxLinks(datatransfer.ChannelID, uint64)
+}
+
+var _ storing = (*dtgs.Transport)(nil)
+
+// graphsyncTransport returns the graphsync transport in t, guarded or not, or
+// embedded by a caller that wrapped it for a purpose of its own.
+func graphsyncTransport(t datatransfer.Transport) (storing, error) {
 	switch t := t.(type) {
-	case *dtgs.Transport:
+	case storing:
 		return t, nil
-	case *guardedTransport:
-		return t.Transport, nil
 	case *quietTransport:
 		return graphsyncTransport(t.PauseableTransport)
 	}
