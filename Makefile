@@ -39,7 +39,7 @@ fuzz:
 		done; \
 	done
 
-## bench: the market against bitswap, graphsync, HTTP and a bare stream; writes build/bench.json
+## bench: what the project is held to, in about half an hour on two quiet cores; writes build/bench.json
 bench:
 	$(GO) run ./integration/bench -suite
 

@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +18,10 @@ import (
 
 func TestMain(m *testing.M) {
 	golog.SetAllLoggers(golog.LevelFatal) // the libraries log what is normal as errors
+	if os.Getenv(asChild) != "" {
+		runChild(context.Background())
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
@@ -29,7 +37,7 @@ func TestRivals(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			c.Interval, c.Rounds = 1<<20, 1
-			figures, err := measure(ctx, c, t.TempDir(), "")
+			figures, err := measure(ctx, c, entriesFor(c), t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,11 +53,12 @@ func TestRivals(t *testing.T) {
 					t.Errorf("%s: %v", f.name, f.speed)
 				}
 			}
-			if len(figures) != want || len(compare(c, figures)) == 0 {
+			rows := compare("", c, figures, pairsFor(c))
+			if len(figures) != want || len(rows) == 0 {
 				t.Errorf("%d figures, want %d", len(figures), want)
 			}
 			if testing.Verbose() {
-				printTable(os.Stdout, figures)
+				printTable(os.Stdout, figures, rows)
 			}
 		})
 	}
@@ -105,10 +114,136 @@ func TestProxy(t *testing.T) {
 
 func TestCompare(t *testing.T) {
 	figures := []figure{{name: "free", speed: []float64{100, 300, 200}}, {name: "paid", speed: []float64{190, 90, 210, 200}}, {name: "graphsync"}}
-	rows := compare(benchCase{MiB: 3, Chunk: 4, RTT: time.Second}, figures)
-	want := row{Name: "paid", Chunk: 4, MiB: 3, RTT: 1000, MiBps: 195, RatioTo: "free", Ratio: 0.975}
-	if len(rows) != 1 || rows[0] != want {
-		t.Errorf("%+v, want %+v", rows, want)
+	c := benchCase{MiB: 3, Chunk: 4, RTT: time.Second}
+	got := compare("wan", c, figures, pairsFor(c))
+	want := []row{{Section: "wan", Name: "paid", Chunk: 4, MiB: 3, RTT: 1000, Rounds: 4, MiBps: 195, Min: 90, Max: 210, RatioTo: "free", Ratio: 0.975, Target: 0.97}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+// TestTargets: what the project is held to is in the suite, and nowhere else.
+func TestTargets(t *testing.T) {
+	for name, tc := range map[string]struct {
+		c    benchCase
+		want map[string]float64
+	}{
+		"1 MiB":   {benchCase{Chunk: 1 << 20}, map[string]float64{"paid free": 0.97, "paid graphsync": 1.7, "paid bitswap": 1.3, "paid stream-sha256": 0.8}},
+		"256 KiB": {benchCase{Chunk: 256 << 10}, map[string]float64{"paid free": 0.97, "paid graphsync": 2, "paid bitswap": 1.3, "paid stream-sha256": 0.8}},
+		"far":     {benchCase{Chunk: 256 << 10, RTT: 100 * time.Millisecond}, map[string]float64{"paid free": 0.97, "free stream": 0.9}},
+		"disk":    {benchCase{Chunk: 1 << 20, Disk: true}, map[string]float64{}},
+		"slow":    {benchCase{Chunk: 1 << 20, Rate: 1 << 20}, map[string]float64{}},
+	} {
+		got := map[string]float64{}
+		for _, p := range pairsFor(tc.c) {
+			if p.target != 0 {
+				got[p.a+" "+p.b] = p.target
+			}
+		}
+		if !maps.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
+func TestStatistics(t *testing.T) {
+	hundred := make([]float64, 100)
+	for i := range hundred {
+		hundred[99-i] = float64(i + 1)
+	}
+	for what, got := range map[string][2]float64{
+		"median of 100":       {median(hundred), 50.5},
+		"median of none":      {median(nil), 0},
+		"99th of 100":         {percentile(hundred, 99), 99},
+		"99th of one":         {percentile([]float64{7}, 99), 7},
+		"99th of none":        {percentile(nil, 99), 0},
+		"all the same":        {jain([]float64{3, 3, 3, 3}), 1},
+		"one has all":         {jain([]float64{8, 0, 0, 0}), 0.25},
+		"one has twice":       {round(jain([]float64{2, 1})), 0.9},
+		"fairness of nothing": {jain(nil), 0},
+	} {
+		if got[0] != got[1] {
+			t.Errorf("%s: %v, want %v", what, got[0], got[1])
+		}
+	}
+	for n, want := range map[int]string{1e4: "10^4", 1e7: "10^7", 100: "100", 20000: "20000"} {
+		if got := power(n); got != want {
+			t.Errorf("%d: %q", n, got)
+		}
+	}
+}
+
+// TestHungRivals: one that does not even end when it is told to is given up and
+// named, and the others go on.
+func TestHungRivals(t *testing.T) {
+	if _, err := bounded(time.Millisecond, func() (int, error) { select {} }); !errors.Is(err, errHung) {
+		t.Error(err)
+	}
+	k := &contender{rival: failing{}, field: &field{}, figure: figure{name: "bitswap"}}
+	if err := k.turn(t.Context(), 3); err != nil || !k.failed || !strings.Contains(k.figure.note, "out in round 3: it hung") {
+		t.Errorf("%v, %+v", err, k.figure)
+	}
+	k = &contender{rival: failing{}, field: &field{}, figure: figure{name: "paid"}}
+	if err := k.turn(t.Context(), 3); err == nil {
+		t.Error("one of ours failed, and the run goes on")
+	}
+}
+
+// failing is a rival that fails.
+type failing struct{}
+
+func (failing) fetch(context.Context) error { return errors.New("it hung") }
+func (failing) close()                      {}
+
+// TestSections runs every section of the suite on next to nothing.
+func TestSections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the program")
+	}
+	s := sizes{
+		rounds: 1, loopback: 1, wan: 1, disk: 4, payments: 2, deals: 3, load: 1, clients: 3,
+		growth: []size{{10, 100}, {200, 1000}}, growthMiB: 1, growthAsks: 5,
+	}
+	want := map[string]int{"payments": 2, "disk": 4, "small": 4, "load": 3, "growth": 2}
+	for _, sec := range suite {
+		n, ok := want[sec.name]
+		if !ok {
+			continue // TestRivals
+		}
+		t.Run(sec.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+			defer cancel()
+			b := &bench{dir: t.TempDir(), out: t.Output()}
+			if err := sec.run(b, ctx, s, benchCase{Interval: 1 << 20}); err != nil {
+				t.Fatal(err)
+			}
+			if len(b.rows) != n {
+				t.Errorf("%d rows, want %d: %+v", len(b.rows), n, b.rows)
+			}
+			for _, r := range b.rows {
+				if r.Section != sec.name || r.MiBps <= 0 || r.Ratio <= 0 || r.MiB == 0 {
+					t.Errorf("%+v", r)
+				}
+			}
+		})
+	}
+}
+
+// TestFirstByte: it is measured in every way of beginning.
+func TestFirstByte(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	b := &bench{dir: t.TempDir(), out: t.Output()}
+	if err := b.firstByte(ctx, benchCase{Chunk: 64 << 10, RTT: 20 * time.Millisecond, Interval: 1 << 20, Rounds: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range b.rows {
+		if trips := r.Figures["first_byte_round_trips"]; trips < 1 || trips > 100 {
+			t.Errorf("%s: %v round trips", r.Variant, trips)
+		}
+	}
+	if len(b.rows) != 5 {
+		t.Errorf("%d rows", len(b.rows))
 	}
 }
 

@@ -17,15 +17,17 @@ import (
 	carv2 "github.com/ipld/go-car/v2"
 	"github.com/ipld/go-ipld-prime"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
+	"github.com/multiformats/go-multihash"
 
 	"github.com/tollgraph/tollgraph/piece"
 )
 
 // goods are what is fetched: a DAG, as a CAR and block by block in memory.
 type goods struct {
-	car    string // its path
+	car    string // its path, or that of a folder of CARs
 	root   cid.Cid
-	bytes  uint64 // of all blocks
+	roots  []cid.Cid // if there are several
+	bytes  uint64    // of all blocks; with several roots, of each
 	order  []cid.Cid
 	blocks map[cid.Cid][]byte
 	memory piecesInMemory
@@ -40,42 +42,91 @@ func makeGoods(ctx context.Context, dir string, size, chunk int64, deep bool) (*
 		return nil, err
 	}
 	g := &goods{car: filepath.Join(dir, "goods.car"), blocks: make(map[cid.Cid][]byte)}
-	res, err := piece.Create(ctx, g.car, []string{src}, piece.CreateOptions{ChunkSize: chunk})
-	if err != nil {
+	if g.root, g.bytes, err = pack(ctx, src, g.car, chunk); err != nil {
 		return nil, err
 	}
-	g.root, g.bytes = res.Root, res.Bytes
-	if err := os.RemoveAll(src); err != nil {
-		return nil, err
-	}
+	g.memory = piecesInMemory{g}
+	return g, g.load()
+}
+
+// pack makes a CAR of a file or folder, which it removes.
+func pack(ctx context.Context, src, car string, chunk int64) (cid.Cid, uint64, error) {
+	res, err := piece.Create(ctx, car, []string{src}, piece.CreateOptions{ChunkSize: chunk})
+	return res.Root, res.Bytes, errors.Join(err, os.RemoveAll(src))
+}
+
+// load reads the CAR into memory.
+func (g *goods) load() error {
 	f, err := os.Open(g.car)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.Close() // it was only read
 	r, err := carv2.NewBlockReader(f)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for {
 		b, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		g.order = append(g.order, b.Cid())
 		g.blocks[b.Cid()] = b.RawData()
 	}
-	g.memory = piecesInMemory{g}
+}
+
+// makeFiles packs count files of size random bytes, each a CAR in one folder,
+// and leaves them on disk.
+func makeFiles(ctx context.Context, dir string, count int, size, chunk int64) (*goods, error) {
+	g := &goods{car: filepath.Join(dir, "goods")}
+	if err := os.MkdirAll(g.car, 0o700); err != nil {
+		return nil, err
+	}
+	src := filepath.Join(dir, "source")
+	for i := range count {
+		if err := writeFile(src, noise(size, chunk, i), size); err != nil {
+			return nil, err
+		}
+		root, n, err := pack(ctx, src, filepath.Join(g.car, fmt.Sprintf("%d.car", i)), chunk)
+		if err != nil {
+			return nil, err
+		}
+		g.root, g.roots, g.bytes = root, append(g.roots, root), n
+	}
 	return g, nil
+}
+
+// makeSmall makes count files of one block of size bytes each, in memory.
+func makeSmall(count int, size int64) (*goods, error) {
+	g := &goods{blocks: make(map[cid.Cid][]byte), bytes: uint64(size)}
+	for i := range count {
+		b := make([]byte, size)
+		if _, err := io.ReadFull(noise(size, size, i), b); err != nil {
+			return nil, err
+		}
+		c, err := cid.V1Builder{Codec: cid.Raw, MhType: multihash.SHA2_256}.Sum(b)
+		if err != nil {
+			return nil, err
+		}
+		g.blocks[c], g.roots = b, append(g.roots, c)
+	}
+	g.root, g.memory = g.roots[0], piecesInMemory{g}
+	return g, nil
+}
+
+// noise is random, and always the same for the same arguments.
+func noise(size, chunk int64, n int) io.Reader {
+	return mrand.NewChaCha8([32]byte{byte(size >> 20), byte(chunk >> 10), 9, byte(n), byte(n >> 8)})
 }
 
 const folders = 32
 
 func writeSource(src string, size, chunk int64, deep bool) error {
-	rng := mrand.NewChaCha8([32]byte{byte(size >> 20), byte(chunk >> 10), 9})
+	rng := noise(size, chunk, 0)
 	if !deep {
 		return writeFile(src, rng, size)
 	}
@@ -117,6 +168,7 @@ func (g *goods) links() ipld.LinkSystem {
 // sink takes in blocks. It keeps those that lead to others and counts the rest,
 // so that a benchmark does not measure the paging of memory that it never reads.
 type sink struct {
+	first func() // called with the first block, if not nil
 	mu    sync.Mutex
 	nodes map[cid.Cid][]byte
 	leafs map[cid.Cid]int
@@ -140,6 +192,9 @@ func (s *sink) put(c cid.Cid, b []byte) {
 	defer s.mu.Unlock()
 	if _, has := s.leafs[c]; has {
 		return
+	}
+	if s.bytes == 0 && s.first != nil {
+		s.first()
 	}
 	s.bytes += uint64(len(b))
 	s.leafs[c] = len(b)

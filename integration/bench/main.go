@@ -1,9 +1,10 @@
 // Command bench measures how fast the market moves content, against the ways to
 // do the same without it: a bare stream, HTTP, graphsync, data-transfer and
-// bitswap. All run in one process, over loopback TCP or a delayed link, in
-// alternation, so that whatever else the machine does hits all alike.
+// bitswap. Rivals run over loopback TCP or a delayed link, in alternation, so
+// that whatever else the machine does hits all alike.
 //
 //	go run ./integration/bench -quick
+//	go run ./integration/bench -suite -section growth,load
 //	go run ./integration/bench -mib 256 -chunks 256KiB -rtt 100ms -only stream,free,paid
 package main
 
@@ -16,8 +17,10 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	golog "github.com/ipfs/go-log/v2"
@@ -35,7 +38,8 @@ type benchCase struct {
 	Risk     int64   // bytes that paid pays ahead; 0: the market's default
 	Rounds   int
 	Only     []string
-	stacks   bool // print all goroutines when a rival fails
+	stacks   bool   // print all goroutines when a rival fails
+	profile  string // where a profile of the counted rounds goes; empty: nowhere
 }
 
 func (c benchCase) String() string {
@@ -57,8 +61,12 @@ func (c benchCase) String() string {
 
 func main() {
 	golog.SetAllLoggers(golog.LevelFatal) // the libraries log what is normal as errors
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if os.Getenv(asChild) != "" {
+		runChild(ctx)
+		return
+	}
 	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -67,15 +75,16 @@ func main() {
 
 // options are the command line.
 type options struct {
-	base    benchCase
-	chunks  string
-	rtts    string
-	only    string
-	quick   bool
-	suite   bool
-	out     string
-	dir     string
-	profile string
+	base     benchCase
+	chunks   string
+	rtts     string
+	quick    bool
+	suite    bool
+	sections []string // of the suite; nil: all
+	rounds   int      // 0: what the suite has
+	out      string
+	dir      string
+	program  string // the tollgraph binary; empty: it is built
 }
 
 func parse(args []string) (options, error) {
@@ -89,73 +98,77 @@ func parse(args []string) (options, error) {
 	fs.BoolVar(&o.base.Disk, "disk", false, "from CAR to CAR, not from memory to memory")
 	interval := fs.String("interval", "1MiB", "payment interval")
 	risk := fs.String("risk", "", "how far ahead of receipt paid pays; default the market's own")
-	fs.IntVar(&o.base.Rounds, "rounds", 5, "alternated rounds, after one that does not count")
-	fs.StringVar(&o.only, "only", "", "rivals, separated by commas; default all")
-	fs.BoolVar(&o.quick, "quick", false, "small sizes and few rounds: under two minutes")
-	fs.BoolVar(&o.suite, "suite", false, "the cases that the project is held to")
+	fs.IntVar(&o.rounds, "rounds", 0, "alternated rounds, after one that does not count; default 5, of -quick 2")
+	only := fs.String("only", "", "rivals, separated by commas; default all")
+	fs.BoolVar(&o.quick, "quick", false, "the suite with small sizes and few rounds: under two minutes")
+	fs.BoolVar(&o.suite, "suite", false, "what the project is held to")
+	sections := fs.String("section", "", "sections of the suite, separated by commas: "+sectionNames()+"; default all")
 	fs.StringVar(&o.out, "out", "build/bench.json", "where the figures go; empty: nowhere")
 	fs.StringVar(&o.dir, "dir", "", "folder for files; default a temporary one")
-	fs.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the counted rounds")
+	fs.StringVar(&o.program, "program", "", "the tollgraph binary for what is measured on it; default: it is built")
+	fs.StringVar(&o.base.profile, "cpuprofile", "", "write a CPU profile of the counted rounds")
 	fs.BoolVar(&o.base.stacks, "stacks", false, "print all goroutines when a rival fails")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
 	o.base.Rate *= 1 << 20
+	if *only != "" {
+		o.base.Only = strings.Split(*only, ",")
+	}
 	var err error
 	if *risk != "" {
 		if o.base.Risk, err = parseSize(*risk); err != nil {
 			return o, err
 		}
 	}
-	o.base.Interval, err = parseSize(*interval)
-	if o.only != "" {
-		o.base.Only = strings.Split(o.only, ",")
+	if o.base.Interval, err = parseSize(*interval); err != nil {
+		return o, err
 	}
-	return o, err
+	return o, o.choose(*sections)
 }
 
-// cases are what the options ask for.
+// choose reads which sections of the suite are wanted.
+func (o *options) choose(names string) error {
+	if names == "" {
+		return nil
+	}
+	o.sections = strings.Split(names, ",")
+	for _, n := range o.sections {
+		if !slices.ContainsFunc(suite, func(s section) bool { return s.name == n }) {
+			return fmt.Errorf("there is no section %q; there are %s", n, sectionNames())
+		}
+	}
+	o.suite = !o.quick
+	return nil
+}
+
+// cases are what the options ask for without a suite.
 func (o options) cases() ([]benchCase, error) {
 	var out []benchCase
-	add := func(mib int64, chunk int64, rtt time.Duration, rounds int) {
-		c := o.base
-		c.MiB, c.Chunk, c.RTT, c.Rounds = mib, chunk, rtt, rounds
-		out = append(out, c)
-	}
-	switch {
-	case o.quick:
-		add(64, 1<<20, 0, 3)
-		add(64, 256<<10, 0, 3)
-		add(32, 256<<10, 50*time.Millisecond, 1)
-		return out, nil
-	case o.suite:
-		add(512, 1<<20, 0, o.base.Rounds)
-		add(512, 256<<10, 0, o.base.Rounds)
-		add(256, 256<<10, 100*time.Millisecond, o.base.Rounds)
-		return out, nil
-	}
 	for _, r := range strings.Split(o.rtts, ",") {
 		rtt, err := time.ParseDuration(r)
 		if err != nil {
 			return nil, err
 		}
 		for _, s := range strings.Split(o.chunks, ",") {
-			chunk, err := parseSize(s)
-			if err != nil {
+			c := o.base
+			c.RTT = rtt
+			if c.Chunk, err = parseSize(s); err != nil {
 				return nil, err
 			}
-			add(o.base.MiB, chunk, rtt, o.base.Rounds)
+			if c.Rounds = o.rounds; c.Rounds == 0 {
+				c.Rounds = 5
+			}
+			out = append(out, c)
 		}
 	}
 	return out, nil
 }
 
+// run measures what was asked for. What was measured is written also if the
+// rest failed.
 func run(ctx context.Context, args []string) error {
 	o, err := parse(args)
-	if err != nil {
-		return err
-	}
-	cases, err := o.cases()
 	if err != nil {
 		return err
 	}
@@ -164,21 +177,31 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer removeAll(dir)
-	rows := []row{}
+	b := &bench{dir: dir, out: os.Stdout, program: o.program}
+	if o.quick || o.suite {
+		err = b.runSuite(ctx, o)
+	} else {
+		err = b.runCases(ctx, o)
+	}
+	return errors.Join(err, writeRows(o.out, b.rows))
+}
+
+// runCases compares the rivals in cases of the user's own.
+func (b *bench) runCases(ctx context.Context, o options) error {
+	cases, err := o.cases()
+	if err != nil {
+		return err
+	}
 	for _, c := range cases {
-		fmt.Println(c)
-		figures, err := measure(ctx, c, dir, o.profile)
-		printTable(os.Stdout, figures)
-		if err != nil {
+		if err := b.compare(ctx, "", c, pairsFor(c)); err != nil {
 			return err
 		}
-		rows = append(rows, compare(c, figures)...)
 	}
-	return writeRows(o.out, rows)
+	return nil
 }
 
 func writeRows(path string, rows []row) error {
-	if path == "" {
+	if path == "" || len(rows) == 0 {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -4,48 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"runtime/pprof"
 	"slices"
-	"text/tabwriter"
 	"time"
 )
 
-// figure is what the rounds of one rival came to.
-type figure struct {
-	name  string
-	speed []float64 // MiB/s, one per round
-	cpu   []float64 // seconds of processor per GiB, both sides
-	note  string
-}
-
-// row is one line of bench.json: a rival, and what it is compared with.
-type row struct {
-	Name    string  `json:"name"`
-	Chunk   int64   `json:"chunk"`
-	MiB     int64   `json:"mib"`
-	RTT     int64   `json:"rtt_ms"`
-	Disk    bool    `json:"disk,omitempty"`
-	MiBps   float64 `json:"mib_per_s"`
-	RatioTo string  `json:"ratio_to"`
-	Ratio   float64 `json:"ratio"`
-}
-
-// pairs are compared in bench.json and the table.
-var pairs = [][2]string{
-	{"stream", "stream-sha256"}, {"stream-sha256", "stream"}, {"http", "stream-sha256"}, {"graphsync", "stream-sha256"},
-	{"data-transfer", "graphsync"}, {"bitswap", "stream-sha256"},
-	{"free", "stream"}, {"free", "graphsync"}, {"free", "bitswap"},
-	{"paid", "free"}, {"paid", "graphsync"}, {"paid", "data-transfer"}, {"paid", "bitswap"}, {"paid", "http"}, {"paid", "stream-sha256"},
-	{"paid-strict", "free"},
+// entry is a rival in one setting.
+type entry struct {
+	name    string // one of makers
+	variant string // sets it apart from others of the name
+	c       benchCase
 }
 
 // ours are the rivals that may not fail; another that does is left out.
 var ours = []string{"free", "paid", "paid-strict"}
 
-// contender is a rival in the ring.
+// contender is an entry in the ring.
 type contender struct {
 	rival
 	field  *field
@@ -53,18 +29,50 @@ type contender struct {
 	figure figure
 }
 
-// measure lets the rivals of a case run in turns.
-func measure(ctx context.Context, c benchCase, dir, profile string) (figures []figure, err error) {
+// entriesFor are all rivals that a case lets in.
+func entriesFor(c benchCase) []entry {
+	var out []entry
+	for _, m := range makers {
+		if c.Only != nil && !slices.Contains(c.Only, m.name) || c.Disk && m.name == "bitswap" { // it has no store on disk here
+			continue
+		}
+		out = append(out, entry{name: m.name, c: c})
+	}
+	return out
+}
+
+// compare lets the rivals of a case run and reports.
+func (b *bench) compare(ctx context.Context, section string, c benchCase, pairs []pair) error {
+	fmt.Fprintln(b.out, c)
+	figures, err := measure(ctx, c, entriesFor(c), b.dir)
+	b.report(section, c, figures, pairs)
+	return err
+}
+
+// report prints figures and keeps their rows.
+func (b *bench) report(section string, c benchCase, figures []figure, pairs []pair) {
+	rows := compare(section, c, figures, pairs)
+	printTable(b.out, figures, rows)
+	b.rows = append(b.rows, rows...)
+}
+
+// measure lets entries fetch goods of the size of c in turns.
+func measure(ctx context.Context, c benchCase, entries []entry, dir string) (figures []figure, err error) {
+	if len(entries) == 0 {
+		return nil, errNoRival
+	}
 	g, err := makeGoods(ctx, dir, c.MiB<<20, c.Chunk, c.Deep)
 	if err != nil {
 		return nil, fmt.Errorf("make goods: %w", err)
 	}
 	defer removeAll(g.car)
-	ring, err := gather(ctx, c, g, dir)
+	ring, err := gather(ctx, entries, g, dir)
 	defer func() {
 		for _, k := range ring {
 			figures = append(figures, k.figure)
-			k.rival.close()
+			if k.rival != nil {
+				_, _ = bounded(stopTimeout, func() (any, error) { k.rival.close(); return nil, nil }) // what hangs is left behind
+			}
 			k.field.close()
 		}
 	}()
@@ -72,82 +80,128 @@ func measure(ctx context.Context, c benchCase, dir, profile string) (figures []f
 		return nil, err
 	}
 	for n := range c.Rounds + 1 {
-		if n == 1 && profile != "" {
-			stop, perr := startProfile(profile)
+		if n == 1 && c.profile != "" {
+			stop, perr := startProfile(c.profile)
 			if perr != nil {
 				return nil, perr
 			}
 			defer stop()
 		}
 		for i := range ring {
-			k := ring[(i+n)%len(ring)]
-			if k.failed {
-				continue
-			}
-			if err := k.once(ctx, c, n > 0); err != nil {
-				if c.stacks {
-					_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
-				}
-				if slices.Contains(ours, k.figure.name) || ctx.Err() != nil {
-					return nil, fmt.Errorf("%s, round %d: %w", k.figure.name, n, err)
-				}
-				k.failed, k.figure.note = true, fmt.Sprintf("out in round %d: %v", n, err)
+			if err := ring[(i+n)%len(ring)].turn(ctx, n); err != nil {
+				return nil, err
 			}
 		}
 	}
 	return nil, nil
 }
 
-// gather sets up the rivals that the case asks for.
-func gather(ctx context.Context, c benchCase, g *goods, dir string) ([]*contender, error) {
+// gather sets up entries. One that cannot be set up is out.
+func gather(ctx context.Context, entries []entry, g *goods, dir string) ([]*contender, error) {
 	var ring []*contender
-	for _, m := range makers {
-		if c.Only != nil && !slices.Contains(c.Only, m.name) || c.Disk && m.name == "bitswap" { // it has no store on disk here
-			continue
-		}
-		own, err := os.MkdirTemp(dir, m.name+"-*")
+	for _, e := range entries {
+		own, err := os.MkdirTemp(dir, e.name+"-*")
 		if err != nil {
 			return ring, err
 		}
-		f := &field{c: c, goods: g, dir: own}
+		f := &field{c: e.c, goods: g, dir: own}
 		f.atEnd(func() { removeAll(own) })
-		r, err := m.make(ctx, f)
-		if err != nil {
-			f.close()
-			return ring, fmt.Errorf("%s: %w", m.name, err)
+		k := &contender{field: f, figure: figure{name: e.name, variant: e.variant}}
+		ring = append(ring, k)
+		if k.rival, err = bounded(setupTimeout, func() (rival, error) { return maker(e.name)(ctx, f) }); err != nil {
+			if err := k.out(ctx, 0, err); err != nil {
+				return ring, err
+			}
 		}
-		ring = append(ring, &contender{rival: r, field: f, figure: figure{name: m.name}})
-	}
-	if len(ring) == 0 {
-		return nil, errNoRival
 	}
 	return ring, nil
 }
 
-// once lets a rival fetch the goods, and notes how long it took if it counts.
-func (k *contender) once(ctx context.Context, c benchCase, counts bool) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// setupTimeout bounds the setting up of one rival.
+const setupTimeout = 2 * time.Minute
+
+// turn is one round of a contender; round 0 does not count. An error ends the
+// whole run; a contender that is not ours is only out of it.
+func (k *contender) turn(ctx context.Context, n int) error {
+	if k.failed {
+		return nil
+	}
+	limit := k.field.timeout()
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	did, err := bounded(limit+stopTimeout, func() (lap, error) { return k.once(ctx) })
+	if err == nil {
+		k.figure.note = did.note
+		if n > 0 {
+			k.figure.speed, k.figure.cpu = append(k.figure.speed, did.speed), append(k.figure.cpu, did.cpu)
+		}
+		return nil
+	}
+	if k.field.c.stacks {
+		_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+	}
+	return k.out(ctx, n, err)
+}
+
+// out takes a contender out of the ring after err, and returns an error if it
+// is one that must not fail.
+func (k *contender) out(ctx context.Context, n int, err error) error {
+	k.failed = true
+	if slices.Contains(ours, k.figure.name) || errors.Is(ctx.Err(), context.Canceled) {
+		return fmt.Errorf("%s, round %d: %w", k.figure.label(), n, err)
+	}
+	k.figure.note = fmt.Sprintf("out in round %d: %v", n, err)
+	return nil
+}
+
+// errHung means that something did not end although it was told to.
+var errHung = errors.New("hung, and did not even end when it was told to")
+
+// bounded runs f, and after d gives up on it: what hangs must not hang the rest.
+// What is given up goes on until it ends or the process does.
+func bounded[T any](d time.Duration, f func() (T, error)) (T, error) {
+	type outcome struct {
+		v   T
+		err error
+	}
+	done := make(chan outcome, 1)
+	go func() { v, err := f(); done <- outcome{v, err} }()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case o := <-done:
+		return o.v, o.err
+	case <-timer.C:
+		return *new(T), errHung
+	}
+}
+
+// lap is what one fetch came to.
+type lap struct {
+	speed float64 // MiB/s
+	cpu   float64 // seconds of processor per GiB
+	note  string
+}
+
+// once lets a rival fetch the goods.
+func (k *contender) once(ctx context.Context) (lap, error) {
 	if p, ok := k.rival.(interface{ prepare(context.Context) error }); ok {
 		if err := p.prepare(ctx); err != nil {
-			return err
+			return lap{}, err
 		}
 	}
 	runtime.GC() // the next one pays for its own garbage
 	cpu, start := cpuTime(), time.Now()
 	if err := k.fetch(ctx); err != nil {
-		return err
+		return lap{}, err
 	}
 	took, spent := time.Since(start), cpuTime()-cpu
-	if counts {
-		mib := float64(k.field.goods.bytes) / (1 << 20)
-		k.figure.speed = append(k.figure.speed, mib/took.Seconds())
-		k.figure.cpu = append(k.figure.cpu, spent.Seconds()/mib*1024)
-	}
+	mib := float64(k.field.goods.bytes) / (1 << 20)
+	did := lap{speed: mib / took.Seconds(), cpu: spent.Seconds() / mib * 1024}
 	if n, ok := k.rival.(interface{ note() string }); ok {
-		k.figure.note = n.note()
+		did.note = n.note()
 	}
-	return nil
+	return did, nil
 }
 
 func startProfile(path string) (func(), error) {
@@ -162,74 +216,4 @@ func startProfile(path string) (func(), error) {
 		pprof.StopCPUProfile()
 		_ = f.Close() // a cut profile does not open
 	}, nil
-}
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(v))
-	if n := len(s); n%2 == 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
-}
-
-// ratio is how much faster a is than b: the medians compared.
-func ratio(a, b figure) float64 {
-	if m := median(b.speed); m > 0 {
-		return median(a.speed) / m
-	}
-	return 0
-}
-
-func byName(figures []figure) map[string]figure {
-	out := make(map[string]figure, len(figures))
-	for _, f := range figures {
-		if len(f.speed) > 0 {
-			out[f.name] = f
-		}
-	}
-	return out
-}
-
-// compare makes the rows of a case.
-func compare(c benchCase, figures []figure) []row {
-	all := byName(figures)
-	var rows []row
-	for _, p := range pairs {
-		a, hasA := all[p[0]]
-		b, hasB := all[p[1]]
-		if hasA && hasB {
-			rows = append(rows, row{
-				Name: p[0], Chunk: c.Chunk, MiB: c.MiB, RTT: c.RTT.Milliseconds(), Disk: c.Disk,
-				MiBps: round(median(a.speed)), RatioTo: p[1], Ratio: round(ratio(a, b)),
-			})
-		}
-	}
-	return rows
-}
-
-func round(x float64) float64 { return float64(int64(x*1000+0.5)) / 1000 }
-
-func printTable(w io.Writer, figures []figure) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "\tmedian MiB/s\tmin\tmax\tCPU s/GiB\t\n")
-	for _, f := range figures {
-		if len(f.speed) == 0 {
-			fmt.Fprintf(t, "%s\t\t\t\t\t  %s\n", f.name, f.note)
-			continue
-		}
-		fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%.1f\t%.2f\t  %s\n", f.name, median(f.speed), slices.Min(f.speed), slices.Max(f.speed), median(f.cpu), f.note)
-	}
-	_ = t.Flush() // to a terminal
-	all := byName(figures)
-	for _, p := range pairs {
-		a, hasA := all[p[0]]
-		b, hasB := all[p[1]]
-		if hasA && hasB {
-			fmt.Fprintf(w, "  %s ÷ %s  %.2f\n", p[0], p[1], ratio(a, b))
-		}
-	}
-	fmt.Fprintln(w)
 }

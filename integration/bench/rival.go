@@ -33,16 +33,18 @@ type field struct {
 	c     benchCase
 	goods *goods
 	dir   string // for the rival's files
+	first func() // called when the first block of a deal comes into memory; may be nil
 	ends  []func()
 }
 
 func (f *field) atEnd(undo func()) { f.ends = append(f.ends, undo) }
 
-// close undoes everything, the last first.
+// close undoes everything, the last first. What hangs is left behind.
 func (f *field) close() {
 	for i := len(f.ends) - 1; i >= 0; i-- {
-		f.ends[i]()
+		_, _ = bounded(2*stopTimeout, func() (any, error) { f.ends[i](); return nil, nil })
 	}
+	f.ends = nil
 }
 
 // makers set up the rivals, in the order of the table.
@@ -59,6 +61,16 @@ var makers = []struct {
 	{"free", func(ctx context.Context, f *field) (rival, error) { return makeMarket(ctx, f, free) }},
 	{"paid", func(ctx context.Context, f *field) (rival, error) { return makeMarket(ctx, f, paid) }},
 	{"paid-strict", func(ctx context.Context, f *field) (rival, error) { return makeMarket(ctx, f, strict) }},
+}
+
+// maker returns what sets up the rival of a name, which is one of makers.
+func maker(name string) func(ctx context.Context, f *field) (rival, error) {
+	for _, m := range makers {
+		if m.name == name {
+			return m.make
+		}
+	}
+	return func(context.Context, *field) (rival, error) { return nil, fmt.Errorf("%w: %s", errNoRival, name) }
 }
 
 // hosts returns a provider that listens and a client that is connected to it,
@@ -152,5 +164,7 @@ func (f *field) complete(got uint64) error {
 
 var silent = slog.New(slog.DiscardHandler)
 
-// timeout bounds one fetch.
-const timeout = 90 * time.Second
+// timeout bounds one fetch: whoever is slower than that has hung.
+func (f *field) timeout() time.Duration {
+	return 60*time.Second + time.Duration(f.c.MiB)*time.Second/8
+}

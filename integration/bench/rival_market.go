@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/filecoin-project/go-address"
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
@@ -108,7 +110,9 @@ type emptyStores struct{ f *field }
 
 func (s emptyStores) Open(_ context.Context, root cid.Cid) (market.Store, error) {
 	if !s.f.c.Disk {
-		return sinkStore{newSink()}, nil
+		sink := newSink()
+		sink.first = s.f.first
+		return sinkStore{sink}, nil
 	}
 	dir, err := s.f.fresh("deal")
 	if err != nil {
@@ -127,6 +131,7 @@ type trade struct {
 	terms  terms
 	client *market.Client
 	to     market.RetrievalPeer
+	ask    *voucher.Ask // what is known of the provider's terms; nil: it is asked
 	last   market.ClientDealState
 }
 
@@ -135,7 +140,7 @@ func makeMarket(ctx context.Context, f *field, t terms) (rival, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := f.sell(ctx, provider, t); err != nil {
+	if _, err := f.sell(ctx, provider, t); err != nil {
 		return nil, err
 	}
 	r := &trade{f: f, terms: t, to: market.RetrievalPeer{AddrInfo: peer.AddrInfo{ID: provider.ID()}}}
@@ -154,54 +159,68 @@ func (f *field) node(ctx context.Context, h host.Host, dir string) (*transport.N
 	return n, nil
 }
 
-func (f *field) sell(ctx context.Context, h host.Host, t terms) error {
+// askOf are the terms that the market rivals deal on.
+func (f *field) askOf(t terms) voucher.Ask {
+	if t == free {
+		return voucher.Ask{}
+	}
+	return voucher.Ask{PricePerByte: 1, PaymentInterval: voucher.Bytes(f.c.Interval)}
+}
+
+// sell starts a provider on h and returns whom to pay.
+func (f *field) sell(ctx context.Context, h host.Host, t terms) (address.Address, error) {
+	none := address.Undef
 	dir, err := f.fresh("provider")
 	if err != nil {
-		return err
+		return none, err
 	}
 	n, err := f.node(ctx, h, dir)
 	if err != nil {
-		return err
+		return none, err
 	}
-	db, err := market.OpenDatabase(filepath.Join(dir, "tollgraph.db"))
+	db, key, err := f.books(ctx, dir)
 	if err != nil {
-		return err
-	}
-	f.atEnd(func() { _ = db.Close() })
-	key, err := payment.LoadOrCreateKey(filepath.Join(dir, "wallet.key"))
-	if err != nil {
-		return err
-	}
-	if err := payment.Migrate(ctx, db); err != nil {
-		return err
+		return none, err
 	}
 	till, err := payment.NewTill(db, key.Address(), payment.TillConfig{DefaultCredit: voucher.OneFIL})
 	if err != nil {
-		return err
+		return none, err
 	}
 	cfg := market.ProviderConfig{
 		Host: h, Transfers: n.Transfers(), UseStore: transport.UseStore, Pieces: f.goods.memory, Node: till, DB: db, PayTo: key.Address(), Logger: silent,
+		Ask: f.askOf(t),
 		Meter: func(chid datatransfer.ChannelID) (market.Progress, bool) {
 			p, ok := n.Meter.Progress(chid)
 			return market.Progress{SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests}, ok
 		},
 	}
-	if t != free {
-		cfg.Ask = voucher.Ask{PricePerByte: 1, PaymentInterval: voucher.Bytes(f.c.Interval)}
-	}
 	if f.c.Disk {
 		s, err := f.pieces(ctx)
 		if err != nil {
-			return err
+			return none, err
 		}
 		cfg.Pieces = piecesOnDisk{s}
 	}
 	p, err := market.NewProvider(cfg)
 	if err != nil {
-		return err
+		return none, err
 	}
 	f.atEnd(func() { _ = p.Close() })
-	return p.Start(ctx)
+	return key.Address(), p.Start(ctx)
+}
+
+// books opens a node's database and key in dir.
+func (f *field) books(ctx context.Context, dir string) (*sql.DB, voucher.Key, error) {
+	db, err := market.OpenDatabase(filepath.Join(dir, "tollgraph.db"))
+	if err != nil {
+		return nil, voucher.Key{}, err
+	}
+	f.atEnd(func() { _ = db.Close() })
+	key, err := payment.LoadOrCreateKey(filepath.Join(dir, "wallet.key"))
+	if err != nil {
+		return nil, key, err
+	}
+	return db, key, payment.Migrate(ctx, db)
 }
 
 func (f *field) buy(ctx context.Context, h host.Host) (*market.Client, error) {
@@ -213,16 +232,8 @@ func (f *field) buy(ctx context.Context, h host.Host) (*market.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := market.OpenDatabase(filepath.Join(dir, "tollgraph.db"))
+	db, key, err := f.books(ctx, dir)
 	if err != nil {
-		return nil, err
-	}
-	f.atEnd(func() { _ = db.Close() })
-	key, err := payment.LoadOrCreateKey(filepath.Join(dir, "wallet.key"))
-	if err != nil {
-		return nil, err
-	}
-	if err := payment.Migrate(ctx, db); err != nil {
 		return nil, err
 	}
 	wallet, err := payment.NewWallet(db, key, payment.WalletConfig{})
@@ -240,7 +251,17 @@ func (f *field) buy(ctx context.Context, h host.Host) (*market.Client, error) {
 }
 
 func (r *trade) fetch(ctx context.Context) error {
-	req := market.Request{Provider: r.to, Root: r.f.goods.root, Budget: voucher.OneFIL}
+	got, err := r.deal(ctx, r.f.goods.root)
+	r.last = got
+	return err
+}
+
+// deal buys one root.
+func (r *trade) deal(ctx context.Context, root cid.Cid) (market.ClientDealState, error) {
+	req := market.Request{Provider: r.to, Root: root, Budget: voucher.OneFIL}
+	if r.ask != nil {
+		req.Ask, req.Expected = r.ask, market.Bytes(r.f.goods.bytes)
+	}
 	if ahead := market.Bytes(r.f.c.Risk); r.terms == strict || ahead != 0 {
 		if r.terms == strict {
 			ahead = 0
@@ -249,13 +270,12 @@ func (r *trade) fetch(ctx context.Context) error {
 	}
 	got, err := r.client.Get(ctx, req)
 	if err != nil {
-		return err
+		return got, err
 	}
-	r.last = got
 	if r.terms != free && got.FundsSpent != voucher.Price(1).Of(voucher.Bytes(r.f.goods.bytes)) {
-		return fmt.Errorf("%s paid for %d bytes", got.FundsSpent, r.f.goods.bytes)
+		return got, fmt.Errorf("%s paid for %d bytes", got.FundsSpent, r.f.goods.bytes)
 	}
-	return r.f.complete(uint64(got.TotalReceived))
+	return got, r.f.complete(uint64(got.TotalReceived))
 }
 
 // note tells what the last deal took.

@@ -44,6 +44,12 @@ func newStream(ctx context.Context, f *field, hashed bool) (rival, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.serveStream(provider)
+	return &stream{f, client, provider.ID(), hashed}, nil
+}
+
+// serveStream sends the goods to whoever opens a stream.
+func (f *field) serveStream(provider host.Host) {
 	provider.SetStreamHandler(streamProtocol, func(s network.Stream) {
 		var ask [1]byte
 		if _, err := io.ReadFull(s, ask[:]); err != nil {
@@ -56,7 +62,6 @@ func newStream(ctx context.Context, f *field, hashed bool) (rival, error) {
 		}
 		_ = s.Close()
 	})
-	return &stream{f, client, provider.ID(), hashed}, nil
 }
 
 // send writes the goods, from disk if that is where they are.

@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/multiformats/go-multiaddr"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+)
+
+// maxFirstByte is how many round trips may pass until the first byte of a deal
+// on known terms.
+const maxFirstByte = 2.5
+
+// far compares all rivals over a long round trip, and how long the first byte
+// takes there.
+func (b *bench) far(ctx context.Context, s sizes, c benchCase) error {
+	c.MiB, c.Chunk, c.Rounds, c.RTT = s.wan, 256<<10, s.rounds, wanRTT
+	if err := b.compare(ctx, "wan", c, pairsFor(c)); err != nil {
+		return err
+	}
+	return b.firstByte(ctx, c)
+}
+
+// firstByte measures the time from the order to the first byte, with a new
+// client each time: on a connection that is there and was never used, and with
+// the dial included.
+func (b *bench) firstByte(ctx context.Context, c benchCase) error {
+	c.MiB = 1
+	g, err := makeGoods(ctx, b.dir, c.MiB<<20, c.Chunk, false)
+	if err != nil {
+		return err
+	}
+	defer removeAll(g.car)
+	figures := []figure{
+		{name: "stream", variant: "connected"}, {name: "paid", variant: "connected, terms known"}, {name: "paid", variant: "connected, asks first"},
+		{name: "stream", variant: "dials"}, {name: "paid", variant: "dials, terms known"},
+	}
+	trips := make([][]float64, len(figures))
+	for range c.Rounds {
+		for i, how := range []start{{stream: true, connected: true}, {connected: true, known: true}, {connected: true}, {stream: true}, {known: true}} {
+			took, err := b.oneFirstByte(ctx, c, g, how)
+			if err != nil {
+				return fmt.Errorf("first byte, %s: %w", figures[i].label(), err)
+			}
+			trips[i] = append(trips[i], took.Seconds()/c.RTT.Seconds())
+		}
+	}
+	fmt.Fprintf(b.out, "Time to the first byte at a round trip of %s, in round trips\n", c.RTT)
+	for i, f := range figures {
+		m := median(trips[i])
+		r := row{
+			Section: "wan", Name: f.name, Variant: "first byte, " + f.variant, Chunk: c.Chunk, RTT: c.RTT.Milliseconds(), Rounds: c.Rounds,
+			RatioTo: "stream", VariantTo: "first byte, " + figures[i/3*3].variant, Ratio: round(median(trips[i/3*3]) / m),
+			Figures: map[string]float64{"first_byte_round_trips": round(m), "first_byte_ms": round(m * c.RTT.Seconds() * 1000)},
+		}
+		verdict := ""
+		if i == 1 {
+			r.Figures["at_most_round_trips"] = maxFirstByte
+			verdict = fmt.Sprintf("  (at most %.1f: reached)", maxFirstByte)
+			if m > maxFirstByte {
+				verdict = fmt.Sprintf("  (at most %.1f: MISSED)", maxFirstByte)
+			}
+		}
+		b.rows = append(b.rows, r)
+		fmt.Fprintf(b.out, "  %s  %.2f%s\n", f.label(), m, verdict)
+	}
+	fmt.Fprintln(b.out)
+	return nil
+}
+
+// start is how a client begins.
+type start struct {
+	stream    bool // a bare stream, not a deal
+	connected bool // to the provider, and nothing else
+	known     bool // the provider's terms
+}
+
+// oneFirstByte measures one beginning between two new hosts.
+func (b *bench) oneFirstByte(ctx context.Context, c benchCase, g *goods, how start) (took time.Duration, err error) {
+	dir, err := os.MkdirTemp(b.dir, "first-*")
+	if err != nil {
+		return 0, err
+	}
+	f := &field{c: c, goods: g, dir: dir}
+	f.atEnd(func() { removeAll(dir) })
+	defer f.close()
+	ctx, cancel := context.WithTimeout(ctx, f.timeout())
+	defer cancel()
+	provider, client, err := f.strangers()
+	if err != nil {
+		return 0, err
+	}
+	near, err := f.via(provider.Addrs()[0])
+	if err != nil {
+		return 0, err
+	}
+	to := peer.AddrInfo{ID: provider.ID(), Addrs: []multiaddr.Multiaddr{near}}
+	begin, err := f.beginning(ctx, provider, client, to, how)
+	if err != nil {
+		return 0, err
+	}
+	if !how.connected {
+		client.Peerstore().AddAddrs(to.ID, to.Addrs, peerstore.TempAddrTTL)
+	} else if err := client.Connect(ctx, to); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	at, err := begin()
+	return at.Sub(began), err
+}
+
+// beginning sets both sides up and returns what begins, which returns when the
+// first byte came.
+func (f *field) beginning(ctx context.Context, provider, client host.Host, to peer.AddrInfo, how start) (func() (time.Time, error), error) {
+	if how.stream {
+		f.serveStream(provider)
+		return func() (time.Time, error) {
+			s, err := client.NewStream(ctx, to.ID, streamProtocol)
+			if err != nil {
+				return time.Time{}, err
+			}
+			defer s.Close() // it has done its part
+			if _, err := s.Write([]byte{1}); err != nil {
+				return time.Time{}, err
+			}
+			_, err = io.ReadFull(s, make([]byte, 1))
+			return time.Now(), err
+		}, nil
+	}
+	payTo, err := f.sell(ctx, provider, paid)
+	if err != nil {
+		return nil, err
+	}
+	r := &trade{f: f, terms: paid, to: market.RetrievalPeer{AddrInfo: to, Address: payTo}}
+	if r.client, err = f.buy(ctx, client); err != nil {
+		return nil, err
+	}
+	if how.known {
+		ask := f.askOf(paid)
+		r.ask = &ask
+	}
+	return func() (at time.Time, err error) {
+		var once sync.Once
+		f.first = func() { once.Do(func() { at = time.Now() }) }
+		return at, errorOf(r.deal(ctx, f.goods.root))
+	}, nil
+}
+
+// errorOf drops what comes with an error.
+func errorOf[T any](_ T, err error) error { return err }

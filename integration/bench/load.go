@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	loadDeals  = 8 // of each client at most
+	loadTarget = 0.9
+	loadFair   = 0.9
+)
+
+// crowd is a provider and its clients, each a process.
+type crowd struct {
+	provider *child
+	clients  []*child
+	g        *goods
+	mib      int64
+}
+
+// wave is so many deals at the same time.
+type wave struct {
+	clients, deals int // deals of each client at once
+	repeat         int // one after another: a single deal is too short to measure
+	speed, fair    []float64
+	first          []float64 // seconds to the first byte of every deal
+	memory         []float64 // MiB of the provider per deal
+}
+
+func (w *wave) label() string { return fmt.Sprintf("%d at once", w.clients*w.deals) }
+
+// load lets many deals run at once.
+func (b *bench) load(ctx context.Context, s sizes, c benchCase) (err error) {
+	c.MiB, c.Chunk, c.Rounds = s.load, 256<<10, s.rounds
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	k := &crowd{mib: c.MiB}
+	if k.g, err = makeFiles(ctx, b.dir, loadDeals, c.MiB<<20, c.Chunk); err != nil {
+		return err
+	}
+	defer removeAll(k.g.car)
+	defer func() { err = errors.Join(err, k.close()) }()
+	if err := k.gather(ctx, b.dir, c, s.clients); err != nil {
+		return err
+	}
+	waves := []*wave{{clients: 1, deals: 1, repeat: 16}, {clients: s.clients, deals: 1, repeat: 1}, {clients: s.clients, deals: loadDeals, repeat: 1}}
+	for n := range c.Rounds + 1 {
+		for _, w := range waves {
+			if err := k.run(w, n > 0); err != nil {
+				return fmt.Errorf("%s, round %d: %w", w.label(), n, err)
+			}
+		}
+	}
+	fmt.Fprintf(b.out, "%d MiB each in chunks of %s from a provider on disk to clients in memory, %d rounds\n", c.MiB, sizeText(c.Chunk), c.Rounds)
+	b.reportLoad(c, waves)
+	return nil
+}
+
+func (b *bench) reportLoad(c benchCase, waves []*wave) {
+	var figures []figure
+	for _, w := range waves {
+		figures = append(figures, figure{name: "paid", variant: w.label(), speed: w.speed, extra: map[string]float64{
+			"jain": round(median(w.fair)), "first_byte_p99_ms": round(percentile(w.first, 99) * 1000), "provider_mib_per_deal": round(median(w.memory)),
+		}})
+	}
+	one := figures[0].label()
+	b.report("load", c, figures, []pair{{figures[1].label(), one, loadTarget}, {figures[2].label(), one, loadTarget}, {one, figures[1].label(), 0}})
+	for _, f := range figures {
+		if f.extra["jain"] < loadFair {
+			fmt.Fprintf(b.out, "  %s: fairness %.2f (at least %.2f: MISSED)\n\n", f.label(), f.extra["jain"], loadFair)
+		}
+	}
+}
+
+// gather starts the provider and connects the clients.
+func (k *crowd) gather(ctx context.Context, dir string, c benchCase, clients int) error {
+	own, err := os.MkdirTemp(dir, "load-*")
+	if err != nil {
+		return err
+	}
+	spec := childSpec{Rival: "paid", Dir: filepath.Join(own, "provider"), Case: c, CAR: k.g.car, Bytes: k.g.bytes}
+	spec.Case.Disk = true
+	if err := os.MkdirAll(spec.Dir, 0o700); err != nil {
+		return err
+	}
+	var ready childAnswer
+	if k.provider, ready, err = startChild(ctx, spec); err != nil {
+		return err
+	}
+	spec.Case.Disk, spec.Provider = false, ready.Addr
+	spec.Case.MiB *= int64(loadDeals * clients) // which the time that it may take depends on
+	for i := range clients {
+		spec.Dir = filepath.Join(own, fmt.Sprint(i))
+		if err := os.MkdirAll(spec.Dir, 0o700); err != nil {
+			return err
+		}
+		client, _, err := startChild(ctx, spec)
+		if err != nil {
+			return err
+		}
+		k.clients = append(k.clients, client)
+	}
+	return nil
+}
+
+// run lets all deals of w begin at once and waits for the last.
+func (k *crowd) run(w *wave, counts bool) error {
+	before, err := k.provider.tell(childOrder{}) // its peak begins anew
+	if err != nil {
+		return err
+	}
+	answers := make([]childAnswer, w.clients)
+	var group errgroup.Group
+	began := time.Now()
+	for i, client := range k.clients[:w.clients] {
+		group.Go(func() error {
+			var deals []childDeal
+			for n := range w.repeat {
+				o := childOrder{}
+				for j := range w.deals {
+					o.Roots = append(o.Roots, k.g.roots[(i+n+j)%loadDeals].String())
+				}
+				a, err := client.tell(o)
+				if err != nil {
+					return err
+				}
+				deals = append(deals, a.Deals...)
+			}
+			answers[i].Deals = deals
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	took := time.Since(began).Seconds()
+	after, err := k.provider.tell(childOrder{})
+	if err != nil || !counts {
+		return err
+	}
+	var rates []float64
+	for _, a := range answers {
+		for _, d := range a.Deals {
+			rates = append(rates, 1/d.Seconds)
+			w.first = append(w.first, d.FirstByte)
+		}
+	}
+	w.speed = append(w.speed, float64(len(rates))*float64(k.mib)/took)
+	w.fair = append(w.fair, jain(rates))
+	w.memory = append(w.memory, (float64(after.Peak)-float64(before.RSS))/float64(w.clients*w.deals)/(1<<20))
+	return nil
+}
+
+func (k *crowd) close() error {
+	var errs []error
+	for _, c := range k.clients {
+		errs = append(errs, c.close())
+	}
+	if k.provider != nil {
+		errs = append(errs, k.provider.close())
+	}
+	return errors.Join(errs...)
+}
