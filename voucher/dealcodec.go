@@ -80,8 +80,10 @@ func DecodeDealResponse(n datamodel.Node) (DealResponse, error) {
 
 // Encode returns p as it is on the wire. The channel and the voucher must be
 // there, the voucher's amount must be an Amount.
-func (p DealPayment) Encode() (datamodel.Node, error) {
-	w := writer{what: "deal payment"}
+func (p DealPayment) Encode() (datamodel.Node, error) { return p.write().asMap() }
+
+func (p DealPayment) write() *writer {
+	w := &writer{what: "deal payment"}
 	w.uint("ID", uint64(p.ID))
 	w.address("PaymentChannel", p.PaymentChannel)
 	if p.PaymentVoucher == nil {
@@ -90,13 +92,16 @@ func (p DealPayment) Encode() (datamodel.Node, error) {
 		n, err := EncodeSignedVoucher(p.PaymentVoucher)
 		w.sub("PaymentVoucher", n, err)
 	}
-	return w.asMap()
+	return w
 }
 
 // DecodeDealPayment reads a payment from n, in any key order. A null voucher is
 // an error. No signature is checked. The error wraps ErrMalformed.
 func DecodeDealPayment(n datamodel.Node) (DealPayment, error) {
-	r := readMap("deal payment", n, "ID", "PaymentChannel", "PaymentVoucher")
+	return readPayment(readMap("deal payment", n, "ID", "PaymentChannel", "PaymentVoucher"))
+}
+
+func readPayment(r *reader) (DealPayment, error) {
 	p := DealPayment{ID: DealID(r.uint("ID")), PaymentChannel: r.address("PaymentChannel")}
 	v := r.get("PaymentVoucher", datamodel.Kind_List)
 	if err := r.finish(); err != nil {
