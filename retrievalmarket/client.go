@@ -23,8 +23,8 @@ import (
 // ClientConfig configures a Client.
 type ClientConfig struct {
 	Host      host.Host           // required; not closed by Close
-	Transfers Transfers           // required
-	UseStore  UseStore            // required
+	Transfers Transfers           // nil to buy by voucher.DealProtocolV0 only
+	UseStore  UseStore            // required with Transfers
 	Stores    Stores              // required
 	DB        *sql.DB             // required; see OpenDatabase
 	Node      RetrievalClientNode // required for what costs money
@@ -46,8 +46,8 @@ type ClientConfig struct {
 }
 
 func (c *ClientConfig) validate() error {
-	if c.Host == nil || c.Transfers == nil || c.UseStore == nil || c.Stores == nil || c.DB == nil {
-		return errors.New("client: Host, Transfers, UseStore, Stores and DB are required")
+	if c.Host == nil || c.Stores == nil || c.DB == nil || (c.Transfers == nil) != (c.UseStore == nil) {
+		return errors.New("client: Host, Stores and DB are required, and Transfers and UseStore together or not at all")
 	}
 	orDuration := func(p *time.Duration, d time.Duration) {
 		if *p == 0 {
@@ -85,9 +85,12 @@ type Client struct {
 	hub   *hub[DealID, ClientEvent, ClientDealState]
 	ctx   context.Context // the life of the deals' goroutines
 	stop  context.CancelFunc
-	unsub datatransfer.Unsubscribe
+	unsub datatransfer.Unsubscribe // nil without transfers
 	watch network.Notifiee
-	done  sync.WaitGroup
+
+	transfers clientCarrier // nil without Transfers
+	streams   *clientStreams
+	done      sync.WaitGroup
 
 	mu     sync.Mutex
 	lastID DealID                                 // guarded by mu
@@ -116,7 +119,11 @@ func NewClient(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		ended:  make(map[DealID]ClientDealState),
 	}
 	c.ctx, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	c.unsub = cfg.Transfers.SubscribeToEvents(c.onEvent)
+	c.streams = newClientStreams(c)
+	if cfg.Transfers != nil {
+		c.transfers = &clientTransfers{c}
+		c.unsub = cfg.Transfers.SubscribeToEvents(c.onEvent)
+	}
 	c.watch = &network.NotifyBundle{DisconnectedF: c.onDisconnect}
 	cfg.Host.Network().Notify(c.watch)
 	return c, nil
@@ -130,7 +137,10 @@ func (c *Client) Close() error {
 	c.mu.Unlock()
 	c.stop()
 	c.done.Wait()
-	c.unsub()
+	c.streams.done.Wait()
+	if c.unsub != nil {
+		c.unsub()
+	}
 	c.cfg.Host.Network().StopNotify(c.watch)
 	c.hub.close()
 	return nil

@@ -68,12 +68,12 @@ type clientDeal struct {
 	chid  datatransfer.ChannelID // guarded by mu; of the open channel, for the courier
 }
 
-// line is the data-transfer channel of a deal.
+// line is the channel of a deal.
 type line struct {
 	seq     int // which opening this is
 	chid    datatransfer.ChannelID
 	open    bool               // opening counts
-	cancel  context.CancelFunc // ends graphsync's request
+	cancel  context.CancelFunc // ends the channel
 	next    time.Time          // when to open again
 	backoff time.Duration
 	still   bool      // the provider stands still

@@ -12,18 +12,19 @@ import (
 	"github.com/filecoin-project/go-address"
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/tollgraph/tollgraph/selectors"
-	"github.com/tollgraph/tollgraph/validation"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
 // ProviderConfig configures a Provider.
 type ProviderConfig struct {
 	Host      host.Host             // required; not closed by Close
-	Transfers Transfers             // required
-	UseStore  UseStore              // required
+	Transfers Transfers             // nil to sell by voucher.DealProtocolV0 only
+	UseStore  UseStore              // required with Transfers
 	Pieces    Pieces                // required
 	Node      RetrievalProviderNode // required if anything costs money
 	DB        *sql.DB               // required; see OpenDatabase
@@ -67,8 +68,8 @@ type PricingInput struct {
 
 func (c *ProviderConfig) validate() error {
 	switch {
-	case c.Host == nil, c.Transfers == nil, c.UseStore == nil, c.Pieces == nil, c.DB == nil:
-		return errors.New("provider: Host, Transfers, UseStore, Pieces and DB are required")
+	case c.Host == nil, c.Pieces == nil, c.DB == nil, (c.Transfers == nil) != (c.UseStore == nil):
+		return errors.New("provider: Host, Pieces and DB are required, and Transfers and UseStore together or not at all")
 	case c.Node == nil && (c.Ask.PricePerByte != 0 || c.Pricing != nil):
 		return errors.New("provider: a price needs a Node that takes payments")
 	}
@@ -121,9 +122,13 @@ type Provider struct {
 	book   providerBook
 	hub    *hub[ProviderDealID, ProviderEvent, ProviderDealState]
 	quotes *quoter
-	stop   context.CancelFunc // ends the deals' goroutines
-	unsub  datatransfer.Unsubscribe
+	stop   context.CancelFunc       // ends the deals' goroutines
+	unsub  datatransfer.Unsubscribe // nil without transfers
 	done   sync.WaitGroup
+
+	transfers *providerTransfers // nil without Transfers
+	streams   *providerStreams
+	serving   bool // Start came to its end
 
 	mu     sync.Mutex
 	ctx    context.Context                          // guarded by mu; the life of the deals' goroutines, set by Start
@@ -145,6 +150,10 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 		byChan: make(map[datatransfer.ChannelID]*providerDeal),
 	}
 	p.quotes = newQuoter(cfg.Pieces, cfg.MaxQuoteLinks)
+	p.streams = newProviderStreams(p)
+	if cfg.Transfers != nil {
+		p.transfers = &providerTransfers{p}
+	}
 	return p, nil
 }
 
@@ -163,19 +172,33 @@ func (p *Provider) Start(ctx context.Context) error {
 	if err := p.takeUp(ctx); err != nil {
 		return err
 	}
-	if err := p.cfg.Transfers.RegisterTransportConfigurer(voucher.ProposalType, p.options); err != nil {
-		return fmt.Errorf("provider: %w", err)
+	if p.transfers != nil {
+		unsub, err := p.transfers.begin()
+		if err != nil {
+			return err
+		}
+		p.unsub = unsub
 	}
-	if err := p.cfg.Transfers.RegisterVoucherType(voucher.ProposalType, validation.Validator{Book: p}); err != nil {
-		return fmt.Errorf("provider: %w", err)
+	for proto, handler := range p.handlers() {
+		p.cfg.Host.SetStreamHandler(proto, handler)
 	}
-	p.unsub = p.cfg.Transfers.SubscribeToEvents(p.onEvent)
-	p.cfg.Host.SetStreamHandler(PaymentProtocol, p.servePayments)
-	p.cfg.Host.SetStreamHandler(voucher.QueryProtocol, p.serveQuery)
-	p.cfg.Host.SetStreamHandler(voucher.QueryProtocolV0, p.serveQueryV0)
-	p.cfg.Host.SetStreamHandler(TransportsProtocol, p.serveTransports)
+	p.serving = true
 	p.done.Go(func() { p.keepPruned(life) })
 	return nil
+}
+
+// handlers are the protocols that a provider speaks beside data-transfer's.
+func (p *Provider) handlers() map[protocol.ID]network.StreamHandler {
+	h := map[protocol.ID]network.StreamHandler{
+		voucher.QueryProtocol:   p.serveQuery,
+		voucher.QueryProtocolV0: p.serveQueryV0,
+		voucher.DealProtocolV0:  p.streams.serve,
+		voucher.SkipProtocolV0:  p.streams.serve,
+	}
+	if p.transfers != nil {
+		h[PaymentProtocol], h[TransportsProtocol] = p.servePayments, p.serveTransports
+	}
+	return h
 }
 
 // takeUp starts a goroutine for every deal that was not finished.
@@ -234,13 +257,16 @@ func (p *Provider) Close() error {
 	if !started {
 		return nil
 	}
-	if p.unsub != nil { // it got so far as to serve: the handlers are its own
-		p.unsub()
-		for _, proto := range []string{string(PaymentProtocol), voucher.QueryProtocol, voucher.QueryProtocolV0, TransportsProtocol} {
-			p.cfg.Host.RemoveStreamHandler(protocolID(proto))
+	if p.serving { // it got so far: the handlers are its own
+		for proto := range p.handlers() {
+			p.cfg.Host.RemoveStreamHandler(proto)
 		}
 	}
+	if p.unsub != nil {
+		p.unsub()
+	}
 	p.stop()
+	p.streams.wait()
 	p.done.Wait()
 	p.hub.close()
 	return nil

@@ -81,6 +81,7 @@ func (d *providerDeal) run(ctx context.Context) {
 		if d.deal.Phase.Final() {
 			d.leave()
 			d.goodbye(ctx)
+			d.forget()
 			return
 		}
 		select {
@@ -106,6 +107,14 @@ func (d *providerDeal) leave() {
 	defer d.mu.Unlock()
 	delete(d.p.byChan, d.view.chid)
 	close(d.gone)
+}
+
+// forget lets the carrier of the deal's channel forget it.
+func (d *providerDeal) forget() {
+	d.mu.Lock()
+	chid := d.view.chid
+	d.mu.Unlock()
+	d.p.carrierOf(chid).forget(chid)
 }
 
 // handle takes in one note. What follows from it is settleUp's.

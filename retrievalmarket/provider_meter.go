@@ -45,12 +45,13 @@ type channelView struct {
 
 // measure brings v up to date with what its channel sent. d.mu is held.
 func (d *providerDeal) measure(v *channelView) {
-	if d.p.cfg.Meter == nil {
+	meter := d.p.carrierOf(v.chid).meter()
+	if meter == nil {
 		v.account = v.account.Move(v.queued)
 		v.started, v.placed = v.started || v.queued > 0, true
 		return
 	}
-	m, ok := d.p.cfg.Meter(v.chid)
+	m, ok := meter(v.chid)
 	if !ok {
 		return
 	}

@@ -169,14 +169,15 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 	if !d.proposes(proposal) {
 		return validation.Grant{}, chid, fmt.Errorf("%w: deal %d is under way with other terms, use another id", voucher.RefusedTerms, proposal.ID)
 	}
-	if d.p.cfg.Meter == nil {
+	meter := d.p.carrierOf(chid).meter()
+	if meter == nil {
 		return validation.Grant{}, chid, fmt.Errorf("%w: %s", voucher.RefusedResume, "channels are not metered here")
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := &d.view
 	d.measure(v)
-	next, _ := d.p.cfg.Meter(chid)
+	next, _ := meter(chid)
 	if resent := v.sentBefore.Add(v.sent).Sub(v.account.Moved); resent > d.p.cfg.ResendAllowance {
 		return validation.Grant{}, chid, fmt.Errorf("%w: %d bytes were sent again already", voucher.RefusedResume, resent)
 	}

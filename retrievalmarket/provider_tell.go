@@ -82,17 +82,9 @@ func (d *providerDeal) askedFirst() voucher.Amount {
 }
 
 func (d *providerDeal) update(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error {
-	result, err := validation.Result(g, reply)
-	if err != nil {
-		return err
-	}
-	return d.send(ctx, chid, result)
-}
-
-func (d *providerDeal) send(ctx context.Context, chid datatransfer.ChannelID, result datatransfer.ValidationResult) error {
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
-	return d.p.cfg.Transfers.UpdateValidationStatus(ctx, chid, result)
+	return d.p.carrierOf(chid).grant(ctx, chid, g, reply)
 }
 
 // goodbye tells the client how the deal ended and lets the channel go.
@@ -148,13 +140,9 @@ func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, r
 
 // reject ends the channel with a reason.
 func (d *providerDeal) reject(ctx context.Context, chid datatransfer.ChannelID, reply *voucher.DealResponse) error {
-	node, err := reply.Encode()
-	if err != nil {
-		return err
-	}
-	return d.send(ctx, chid, datatransfer.ValidationResult{
-		VoucherResult: &datatransfer.TypedVoucher{Voucher: node, Type: voucher.ResponseType},
-	})
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	return d.p.carrierOf(chid).reject(ctx, chid, reply)
 }
 
 // closeChannel lets go of a channel that another one replaced. It does not
@@ -166,7 +154,7 @@ func (d *providerDeal) closeChannel(ctx context.Context, chid datatransfer.Chann
 	d.p.done.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 		defer cancel()
-		if err := d.p.cfg.Transfers.CloseDataTransferChannel(ctx, chid); err != nil {
+		if err := d.p.carrierOf(chid).close(ctx, chid); err != nil {
 			d.p.log.Debug("close replaced channel", "channel", chid, "err", err)
 		}
 	})

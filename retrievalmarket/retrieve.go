@@ -234,10 +234,8 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 	if err := c.permitted(ctx, q, expected); err != nil {
 		return nil, fmt.Errorf("%w; nothing was fetched or paid", err)
 	}
-	if c.asVouchers(r.Provider.ID) {
-		if err := carriable(q.Ask().Terms(), expected, atRisk(r, q.Ask().Terms(), r.Budget)); err != nil {
-			return nil, fmt.Errorf("%w; nothing was fetched or paid", err)
-		}
+	if err := c.carrierFor(r.Provider.ID).carriable(r.Provider.ID, q.Ask().Terms(), expected, atRisk(r, q.Ask().Terms(), r.Budget)); err != nil {
+		return nil, fmt.Errorf("%w; nothing was fetched or paid", err)
 	}
 	if _, err := store.Sync(); err != nil { // the deal's bytes begin behind what is durable
 		return nil, err
