@@ -160,9 +160,13 @@ func (d *providerDeal) channelEvent(ctx context.Context, n channelNote) {
 		d.view.place(n.queued)
 		d.mu.Unlock()
 	case noteVoucher:
+		before := d.deal.Account.Paid
 		if err := d.takeVoucher(ctx, n.voucher); err != nil {
 			d.p.log.Warn("payment refused", "peer", d.key.From, "id", d.key.ID, "err", err)
 			d.tellRefused(ctx, err)
+		}
+		if before.Less(d.deal.Account.Paid) {
+			d.asked = voucher.Amount{} // if it was too little, the rest is asked for
 		}
 	case noteEnded, noteClosed:
 		d.sentAll = true
