@@ -41,6 +41,8 @@ type providerCarrier interface {
 	// meter reads how far channels are; nil if nothing but the carrier's own
 	// count is known.
 	meter() Meter
+	// hold is Hold, and reports whether the carrier knows how. It does not block.
+	hold(chid datatransfer.ChannelID, link int64) bool
 	// grant lets a channel go as far as g says, and sends reply if it is not nil.
 	grant(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error
 	// reject ends a channel with a reason.

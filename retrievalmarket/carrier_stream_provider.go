@@ -52,6 +52,16 @@ func (c *providerStreams) meter() Meter {
 	}
 }
 
+func (c *providerStreams) hold(chid datatransfer.ChannelID, link int64) bool {
+	if x := c.sale(chid); x != nil {
+		x.mu.Lock()
+		x.hold = link
+		x.say(nil) // it may go on
+		x.mu.Unlock()
+	}
+	return true
+}
+
 // grant passes a grant and a word on to the goroutine of the stream. While a
 // walk goes on nothing but the limit asks for money; when it has ended only a
 // word that says so may, since older clients expect it with the last block.

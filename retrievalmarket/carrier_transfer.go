@@ -68,6 +68,14 @@ func (t *providerTransfers) begin() (datatransfer.Unsubscribe, error) {
 
 func (t *providerTransfers) meter() Meter { return t.p.cfg.Meter }
 
+func (t *providerTransfers) hold(chid datatransfer.ChannelID, link int64) bool {
+	if t.p.cfg.Hold == nil {
+		return false
+	}
+	t.p.cfg.Hold(chid, link)
+	return true
+}
+
 func (t *providerTransfers) grant(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error {
 	result, err := validation.Result(g, reply)
 	if err != nil {

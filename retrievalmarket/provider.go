@@ -39,6 +39,9 @@ type ProviderConfig struct {
 	// Meter enables resumption of deals across channels. Without it, a channel
 	// that breaks ends its deal's account, and the client proposes a new deal.
 	Meter Meter
+	// Hold belongs to Meter. Without it, a client that owes is not sent again what
+	// was lost on the way, and has to make a new deal.
+	Hold Hold
 	// Client is a Client on the same Transfers, if there is one.
 	Client *Client
 	// Credit is how many bytes may run beyond each boundary. Default 0.
@@ -49,7 +52,7 @@ type ProviderConfig struct {
 
 	MaxDeals        int              // live deals; more are refused as busy. Default 1024
 	MaxDealsPerPeer int              // live deals of one client. Default 64
-	ResendAllowance voucher.Bytes    // bytes that one deal may be sent again over its resumptions. Default 256 MiB
+	ResendAllowance voucher.Bytes    // bytes that can be on the way when a channel breaks, see transport.GuardConfig. Default 48 MiB
 	IdleTimeout     time.Duration    // a deal without progress ends. Default 30 min
 	KeepDeals       int              // finished deals kept on record. Default 1,000,000
 	KeepFor         time.Duration    // and for how long. Default 90 days
@@ -85,7 +88,7 @@ func (c *ProviderConfig) validate() error {
 	orInt(&c.MaxDealsPerPeer, 64)
 	orInt(&c.KeepDeals, 1_000_000)
 	if c.ResendAllowance == 0 {
-		c.ResendAllowance = 256 << 20
+		c.ResendAllowance = 48 << 20
 	}
 	if c.IdleTimeout == 0 {
 		c.IdleTimeout = 30 * time.Minute

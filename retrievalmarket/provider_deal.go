@@ -192,15 +192,15 @@ func (d *providerDeal) lost(n channelNote) {
 func (d *providerDeal) refresh() {
 	d.mu.Lock()
 	d.measure(&d.view)
-	total, beyond := d.view.account.Moved, d.view.beyond
+	total, why := d.view.account.Moved, d.view.overdone()
 	d.rec.Base, d.rec.BaseKnown = d.view.base, d.view.baseKnown
 	d.mu.Unlock()
 	if total > d.deal.Account.Moved {
 		d.active = time.Now()
 		d.deal = d.deal.step(moved{total})
 	}
-	if beyond {
-		d.fail(voucher.DealStatusErrored, voucher.RefusedResume.Message("the client left out blocks that it was not sent: make a new deal"))
+	if why != "" {
+		d.fail(voucher.DealStatusErrored, why)
 	}
 }
 

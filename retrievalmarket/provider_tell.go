@@ -28,9 +28,7 @@ func (d *providerDeal) grant() validation.Grant {
 		g.Offset = d.told.Offset
 	case v.restarted && v.placed && !d.told.Probe:
 		g.Offset, g.Ahead = v.offset, v.ahead
-	case v.restarted || d.told.Probe && d.deal.Account.Moved < g.Verdict.Limit:
-		g.Probe = true
-	case d.told.Offset != 0: // it was held back for money, which came
+	case v.restarted, d.told.Probe, d.told.Offset != 0: // the last was held back for money, which came
 		g.Probe = true
 	}
 	return g
@@ -47,6 +45,9 @@ func (d *providerDeal) tell(ctx context.Context) error {
 	}
 	g := d.grant()
 	below := d.deal.Account.Moved < g.Verdict.Limit
+	if below {
+		d.release()
+	}
 	ask := d.askFor()
 	if g == d.told && ask == nil && !(d.stopped && below) {
 		return nil
@@ -61,6 +62,17 @@ func (d *providerDeal) tell(ctx context.Context) error {
 		d.asked = d.deal.Account.Paid.Add(ask.PaymentOwed)
 	}
 	return nil
+}
+
+// release lets a channel go on that was held back for money.
+func (d *providerDeal) release() {
+	d.mu.Lock()
+	chid, held := d.view.chid, d.view.held
+	d.view.held = false
+	d.mu.Unlock()
+	if held {
+		d.p.carrierOf(chid).hold(chid, 0)
+	}
 }
 
 // askFor returns the request for money that an older client waits for, once

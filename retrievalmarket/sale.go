@@ -30,6 +30,7 @@ type sale struct {
 
 	mu       sync.Mutex
 	may      voucher.Bytes          // guarded by mu: bytes that may be sent in all
+	hold     int64                  // guarded by mu: the link behind which nothing may be sent, 0 for none
 	words    []voucher.DealResponse // guarded by mu: to be said
 	progress Progress               // guarded by mu: without the last block, until it is known whether it is the last
 	told     bool                   // guarded by mu: may is the deal's word
@@ -210,7 +211,12 @@ func (x *sale) publish() {
 		return
 	}
 	x.mu.Lock()
-	x.progress.Sent, x.progress.Links, x.progress.Started = x.news.Sent, x.news.Links, true
+	p := &x.progress
+	if !p.Begun {
+		p.Begun, p.Base = true, p.Skipped
+	}
+	p.Sent, p.Latest, p.Links, p.High, p.Started = x.news.Sent, x.news.Sent, x.news.Links, x.news.Links, true
+	p.Reached = p.Skipped + p.Sent
 	x.mu.Unlock()
 	x.news = Progress{}
 	x.post(channelNote{kind: noteProgress})
@@ -223,7 +229,7 @@ func (x *sale) permit(ctx context.Context) error {
 			return err
 		}
 	}
-	may := func() bool { return x.sent < x.may }
+	may := func() bool { return x.sent < x.may && (x.hold == 0 || x.links <= x.hold) }
 	x.mu.Lock()
 	ready, words := may(), len(x.words) != 0
 	x.mu.Unlock()

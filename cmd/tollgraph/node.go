@@ -77,9 +77,7 @@ func (n *node) Close() error {
 // meter reads how much a channel has moved.
 func (n *node) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
 	p, ok := n.stack.Meter.Progress(chid)
-	return market.Progress{
-		SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests,
-	}, ok
+	return market.Progress(p), ok
 }
 
 // buyer is a client on a node, with what it bought.

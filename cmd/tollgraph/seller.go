@@ -49,7 +49,7 @@ func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubsc
 	}
 	out.Provider, err = market.NewProvider(market.ProviderConfig{
 		Host: n.host, Transfers: n.stack.Transfers(), UseStore: transport.UseStore, Pieces: goods{out.store},
-		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter,
+		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter, Hold: n.stack.Meter.Hold,
 		CreditLine: hint.line, Logger: logger("tollgraph/provider"),
 	})
 	if err != nil {
