@@ -24,7 +24,12 @@ type node struct {
 
 // startNode opens the repo at dir and starts the stack on it. Without listen
 // addresses it only dials.
-func startNode(ctx context.Context, dir string, listen []string) (_ *node, err error) {
+func startNode(ctx context.Context, dir string, listen []string) (*node, error) {
+	return startServing(ctx, dir, listen, transport.EgressConfig{})
+}
+
+// startServing is startNode with a limit on what is sent.
+func startServing(ctx context.Context, dir string, listen []string, egress transport.EgressConfig) (_ *node, err error) {
 	n := new(node)
 	defer func() {
 		if err != nil {
@@ -34,7 +39,7 @@ func startNode(ctx context.Context, dir string, listen []string) (_ *node, err e
 	if n.repo, err = openRepo(ctx, dir); err != nil {
 		return nil, err
 	}
-	if n.host, n.stack, err = startStack(ctx, n.repo.id, listen, n.repo.path("transfer")); err != nil {
+	if n.host, n.stack, err = startStack(ctx, n.repo.id, listen, n.repo.path("transfer"), egress); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -42,7 +47,7 @@ func startNode(ctx context.Context, dir string, listen []string) (_ *node, err e
 
 // startStack starts host, graphsync and data-transfer. With state "" progress
 // is kept in memory only.
-func startStack(ctx context.Context, id crypto.PrivKey, listen []string, state string) (host.Host, *transport.Node, error) {
+func startStack(ctx context.Context, id crypto.PrivKey, listen []string, state string, egress transport.EgressConfig) (host.Host, *transport.Node, error) {
 	h, err := transport.NewHost(transport.HostConfig{Key: id, Listen: listen, UserAgent: "tollgraph/" + versionText()})
 	if err != nil {
 		return nil, nil, err
@@ -51,6 +56,7 @@ func startStack(ctx context.Context, id crypto.PrivKey, listen []string, state s
 	stack, err := transport.New(ctx, transport.Config{
 		Host:     h,
 		StateDir: state,
+		Egress:   egress,
 		Logger:   log,
 	})
 	if err != nil {

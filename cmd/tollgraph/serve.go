@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/tollgraph/tollgraph/transport"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -27,6 +28,8 @@ func shopFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "listen", Value: []string{"/ip4/0.0.0.0/tcp/0"}, Usage: "`MULTIADDR` to listen on; may be repeated", Sources: cli.EnvVars(envName("listen"))},
 		text("unseal-command", "", "shell `COMMAND` that makes the CAR {out} of the sealed file {in}"),
 		text("credit", "0", "`FIL` that any payer may owe on account; what has a price needs it"),
+		text("egress", "", "most `BYTES` of blocks to send per second, to all together; default as fast as it goes"),
+		text("egress-per-peer", "", "the same to one peer"),
 	)
 }
 
@@ -35,6 +38,19 @@ type serveConfig struct {
 	shop
 	repo   string
 	listen []string
+	egress transport.EgressConfig
+}
+
+// leastEgress is one of graphsync's messages in the time after which a client
+// gives up on a provider that sends nothing, and some.
+const leastEgress = 64 << 10
+
+// checkEgress refuses a limit at which nobody could be served.
+func checkEgress(flag string, limit uint64) error {
+	if limit != 0 && limit < leastEgress {
+		return usagef("--%s %d: clients would give up; give at least 64KiB, or leave it out for no limit", flag, limit)
+	}
+	return nil
 }
 
 func serveFlags(cmd *cli.Command) (serveConfig, error) {
@@ -59,13 +75,14 @@ func shopConfig(cmd *cli.Command) (serveConfig, error) {
 		},
 		credit: r.amount("credit"), unsealCommand: r.String("unseal-command"),
 	}}
+	c.egress = transport.EgressConfig{Total: uint64(r.bytes("egress")), PerPeer: uint64(r.bytes("egress-per-peer"))}
 	switch {
 	case r.err != nil:
 		return c, r.err
 	case errors.Is(c.ask.Validate(), voucher.ErrNoInterval):
 		return c, usagef("--payment-interval 0 with a price: give an interval above zero, such as 1MiB, or --price 0")
 	}
-	return c, nil
+	return c, errors.Join(checkEgress("egress", c.egress.Total), checkEgress("egress-per-peer", c.egress.PerPeer))
 }
 
 func (a *app) serve(ctx context.Context, cmd *cli.Command) error {
@@ -73,7 +90,7 @@ func (a *app) serve(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	n, err := startNode(ctx, cfg.repo, cfg.listen)
+	n, err := startServing(ctx, cfg.repo, cfg.listen, cfg.egress)
 	if err != nil {
 		return err
 	}
