@@ -116,7 +116,6 @@ type plain struct {
 	host    host.Host
 	manager datatransfer.Manager
 	gs      graphsync.GraphExchange
-	stop    func()
 }
 
 // credulous accepts what anybody proposes, until limit bytes are queued.
@@ -139,9 +138,9 @@ func (c credulous) ValidateRestart(datatransfer.ChannelID, datatransfer.ChannelS
 }
 
 // plainHost is a host as libp2p makes it, on loopback TCP.
-func plainHost(t testing.TB, opts ...libp2p.Option) host.Host {
+func plainHost(t testing.TB) host.Host {
 	t.Helper()
-	h, err := libp2p.New(append(opts, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.DisableMetrics())...)
+	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.DisableMetrics())
 	must(t, err)
 	t.Cleanup(func() { _ = h.Close() })
 	return h
@@ -155,18 +154,13 @@ func newPlain(t testing.TB, links ipld.LinkSystem, limit uint64, opts ...gsimpl.
 // newPlainHooked has a hook that meets each block before data-transfer does.
 func newPlainHooked(t testing.TB, links ipld.LinkSystem, limit uint64, hook graphsync.OnOutgoingBlockHook, opts ...gsimpl.Option) *plain {
 	t.Helper()
-	return newPlainOn(t, plainHost(t), dssync.MutexWrap(datastore.NewMapDatastore()), links, limit, hook, opts...)
-}
-
-// newPlainOn takes up the channels that are in ds.
-func newPlainOn(t testing.TB, h host.Host, ds datastore.Batching, links ipld.LinkSystem, limit uint64, hook graphsync.OnOutgoingBlockHook, opts ...gsimpl.Option) *plain {
-	t.Helper()
+	h := plainHost(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &plain{host: h, gs: gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), links, opts...)}
 	if hook != nil {
 		p.gs.RegisterOutgoingBlockHook(hook)
 	}
-	m, err := dtimpl.NewDataTransfer(ds, dtnet.NewFromLibp2pHost(h), dtgs.NewTransport(h.ID(), p.gs))
+	m, err := dtimpl.NewDataTransfer(dssync.MutexWrap(datastore.NewMapDatastore()), dtnet.NewFromLibp2pHost(h), dtgs.NewTransport(h.ID(), p.gs))
 	must(t, err)
 	p.manager = m
 	must(t, m.RegisterVoucherType(voucher.ProposalType, credulous{limit}))
@@ -174,13 +168,12 @@ func newPlainOn(t testing.TB, h host.Host, ds datastore.Batching, links ipld.Lin
 	m.OnReady(func(err error) { ready <- err })
 	must(t, m.Start(ctx))
 	must(t, <-ready)
-	p.stop = once(func() {
+	t.Cleanup(func() {
 		cancel()
 		sctx, done := context.WithTimeout(context.Background(), time.Second)
 		defer done()
 		_ = m.Stop(sctx) // it may hang after an attack, and is given up
 	})
-	t.Cleanup(p.stop)
 	return p
 }
 
@@ -283,23 +276,6 @@ func (r *raider) ask(ctx context.Context, reqs ...gsmsg.GraphSyncRequest) {
 	for _, q := range reqs {
 		r.send(ctx, q)
 		r.rest(ctx, q.ID())
-	}
-}
-
-// until waits until is says so, with r's lock held, or ctx is done.
-func (r *raider) until(ctx context.Context, is func() bool) {
-	for {
-		r.mu.Lock()
-		done, more := is(), r.more
-		r.mu.Unlock()
-		if done {
-			return
-		}
-		select {
-		case <-more:
-		case <-ctx.Done():
-			r.t.Fatal("it did not come")
-		}
 	}
 }
 
@@ -423,8 +399,8 @@ func isChild(t *testing.T) (arg string, is bool) {
 	return strings.CutPrefix(os.Getenv(childEnv), t.Name()+"/")
 }
 
-// cidOfNobody is a root that no store has.
-func cidOfNobody() cid.Cid {
+// ofNobody is a root that no store has.
+func (s *shop) ofNobody() cid.Cid {
 	b := append([]byte{0x12, 32}, make([]byte, 32)...)
 	return cid.NewCidV1(cid.Raw, b)
 }
