@@ -116,6 +116,7 @@ type plain struct {
 	host    host.Host
 	manager datatransfer.Manager
 	gs      graphsync.GraphExchange
+	stop    func()
 }
 
 // credulous accepts what anybody proposes, until limit bytes are queued.
@@ -138,9 +139,9 @@ func (c credulous) ValidateRestart(datatransfer.ChannelID, datatransfer.ChannelS
 }
 
 // plainHost is a host as libp2p makes it, on loopback TCP.
-func plainHost(t testing.TB) host.Host {
+func plainHost(t testing.TB, opts ...libp2p.Option) host.Host {
 	t.Helper()
-	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.DisableMetrics())
+	h, err := libp2p.New(append(opts, libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.DisableRelay(), libp2p.DisableMetrics())...)
 	must(t, err)
 	t.Cleanup(func() { _ = h.Close() })
 	return h
@@ -154,13 +155,18 @@ func newPlain(t testing.TB, links ipld.LinkSystem, limit uint64, opts ...gsimpl.
 // newPlainHooked has a hook that meets each block before data-transfer does.
 func newPlainHooked(t testing.TB, links ipld.LinkSystem, limit uint64, hook graphsync.OnOutgoingBlockHook, opts ...gsimpl.Option) *plain {
 	t.Helper()
-	h := plainHost(t)
+	return newPlainOn(t, plainHost(t), dssync.MutexWrap(datastore.NewMapDatastore()), links, limit, hook, opts...)
+}
+
+// newPlainOn takes up the channels that are in ds.
+func newPlainOn(t testing.TB, h host.Host, ds datastore.Batching, links ipld.LinkSystem, limit uint64, hook graphsync.OnOutgoingBlockHook, opts ...gsimpl.Option) *plain {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &plain{host: h, gs: gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), links, opts...)}
 	if hook != nil {
 		p.gs.RegisterOutgoingBlockHook(hook)
 	}
-	m, err := dtimpl.NewDataTransfer(dssync.MutexWrap(datastore.NewMapDatastore()), dtnet.NewFromLibp2pHost(h), dtgs.NewTransport(h.ID(), p.gs))
+	m, err := dtimpl.NewDataTransfer(ds, dtnet.NewFromLibp2pHost(h), dtgs.NewTransport(h.ID(), p.gs))
 	must(t, err)
 	p.manager = m
 	must(t, m.RegisterVoucherType(voucher.ProposalType, credulous{limit}))
@@ -168,12 +174,13 @@ func newPlainHooked(t testing.TB, links ipld.LinkSystem, limit uint64, hook grap
 	m.OnReady(func(err error) { ready <- err })
 	must(t, m.Start(ctx))
 	must(t, <-ready)
-	t.Cleanup(func() {
+	p.stop = once(func() {
 		cancel()
 		sctx, done := context.WithTimeout(context.Background(), time.Second)
 		defer done()
 		_ = m.Stop(sctx) // it may hang after an attack, and is given up
 	})
+	t.Cleanup(p.stop)
 	return p
 }
 
@@ -276,6 +283,23 @@ func (r *raider) ask(ctx context.Context, reqs ...gsmsg.GraphSyncRequest) {
 	for _, q := range reqs {
 		r.send(ctx, q)
 		r.rest(ctx, q.ID())
+	}
+}
+
+// until waits until is says so, with r's lock held, or ctx is done.
+func (r *raider) until(ctx context.Context, is func() bool) {
+	for {
+		r.mu.Lock()
+		done, more := is(), r.more
+		r.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			r.t.Fatal("it did not come")
+		}
 	}
 }
 
@@ -399,8 +423,8 @@ func isChild(t *testing.T) (arg string, is bool) {
 	return strings.CutPrefix(os.Getenv(childEnv), t.Name()+"/")
 }
 
-// ofNobody is a root that no store has.
-func (s *shop) ofNobody() cid.Cid {
+// cidOfNobody is a root that no store has.
+func cidOfNobody() cid.Cid {
 	b := append([]byte{0x12, 32}, make([]byte, 32)...)
 	return cid.NewCidV1(cid.Raw, b)
 }

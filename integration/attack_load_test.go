@@ -24,6 +24,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/transport"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -166,7 +167,8 @@ func ladder(t testing.TB, dir string, n int) (car string, root cid.Cid) {
 // TestAttackEndless: a DAG of forty small blocks with a million million ways
 // through. On the plain stack each request for it has a worker and a core for
 // ever; behind as many as there are workers nobody is served. A seller serves an
-// honest client meanwhile.
+// honest client meanwhile, stops each request after so many links to what it has
+// passed, and says why.
 func TestAttackEndless(t *testing.T) {
 	car, endless := ladder(t, t.TempDir(), 40)
 	s := newShop(t)
@@ -189,13 +191,41 @@ func TestAttackEndless(t *testing.T) {
 		}
 	})
 	t.Run("tollgraph", func(t *testing.T) {
-		sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL)
+		const most = 1000
+		dir := t.TempDir()
+		on := newStack(t, newHost(t, true), dir, func(c *transport.Config) { c.Guard.MaxRepeats = most })
+		sel := newSellerOn(t, on, dir, s.cars, shopAsk, voucher.OneFIL)
+		ended := sel.ends(t, 6)
 		r := newRaider(t, sel.host)
 		for i := range 6 {
 			r.send(ctx, gsRequest(endless, pullMessage(t, voucher.DealID(i+1), false, endless)))
 		}
 		honestSale(t, ctx, sel, s.deal, s.dealSize)
+		for range 6 {
+			d := wait(ctx, t, ended)
+			if code, _, ok := voucher.ParseRefusal(d.Message); !ok || code != voucher.RefusedSelector {
+				t.Errorf("deal %d ended with %q", d.ID, d.Message)
+			}
+		}
+		if n := sel.node.Dropped()[transport.ReasonEndless]; n != 6 {
+			t.Errorf("%d requests were stopped", n)
+		}
 	})
+}
+
+// ends tells of the first n deals of a seller that fail.
+func (s *seller) ends(t testing.TB, n int) <-chan market.ProviderDealState {
+	t.Helper()
+	all := make(chan market.ProviderDealState, n)
+	t.Cleanup(s.SubscribeToEvents(func(ev market.ProviderEvent, d market.ProviderDealState) {
+		if ev == market.ProviderEventError {
+			select {
+			case all <- d:
+			default:
+			}
+		}
+	}))
+	return all
 }
 
 // TestAttackRate compares the rate of an honest client with and without a flood

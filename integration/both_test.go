@@ -37,6 +37,7 @@ type site struct {
 	host      host.Host
 	transfers datatransfer.Manager
 	meter     market.Meter
+	hold      market.Hold
 }
 
 func (s site) addr() peer.AddrInfo { return peer.AddrInfo{ID: s.host.ID(), Addrs: s.host.Addrs()} }
@@ -46,7 +47,7 @@ func newSite(t *testing.T) site {
 	t.Helper()
 	s := newStack(t, newHost(t, true), t.TempDir())
 	t.Cleanup(s.close)
-	return site{s.host, s.node.Transfers(), s.meter}
+	return site{s.host, s.node.Transfers(), s.meter, s.node.Meter.Hold}
 }
 
 func newTrader(t *testing.T, s site, size int64) *trader {
@@ -74,7 +75,7 @@ func newTrader(t *testing.T, s site, size int64) *trader {
 	tr.goods = goods{pieces}
 	tr.provider, err = market.NewProvider(market.ProviderConfig{
 		Host: tr.host, Transfers: tr.transfers, UseStore: transport.UseStore, Pieces: tr.goods, Node: till, DB: db, PayTo: key.Address(),
-		Ask: defaultAsk, Meter: tr.meter, Client: tr.client, Logger: testLogger(),
+		Ask: defaultAsk, Meter: tr.meter, Hold: tr.hold, Client: tr.client, Logger: testLogger(),
 	})
 	must(t, err)
 	must(t, tr.provider.Start(t.Context()))

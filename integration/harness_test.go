@@ -66,11 +66,13 @@ func newHostWithKey(t testing.TB, key crypto.PrivKey, listen bool) host.Host {
 	return h
 }
 
-func newStack(t testing.TB, h host.Host, dir string) *stack {
+func newStack(t testing.TB, h host.Host, dir string, opts ...func(*transport.Config)) *stack {
 	t.Helper()
-	node, err := transport.New(t.Context(), transport.Config{
-		Host: h, StateDir: filepath.Join(dir, "transfer"), Logger: testLogger(),
-	})
+	cfg := transport.Config{Host: h, StateDir: filepath.Join(dir, "transfer"), Logger: testLogger()}
+	for _, o := range opts {
+		o(&cfg)
+	}
+	node, err := transport.New(t.Context(), cfg)
 	must(t, err)
 	return &stack{t: t, dir: dir, host: h, node: node}
 }
@@ -126,7 +128,13 @@ var defaultAsk = voucher.Ask{PricePerByte: 3, PaymentInterval: 1 << 20}
 
 func newSeller(t testing.TB, dir string, h host.Host, cars []string, ask voucher.Ask, credit voucher.Amount, opts ...sellerOption) *seller {
 	t.Helper()
-	s := &seller{stack: newStack(t, h, dir)}
+	return newSellerOn(t, newStack(t, h, dir), dir, cars, ask, credit, opts...)
+}
+
+// newSellerOn sells on a stack, which it closes in the end.
+func newSellerOn(t testing.TB, on *stack, dir string, cars []string, ask voucher.Ask, credit voucher.Amount, opts ...sellerOption) *seller {
+	t.Helper()
+	s := &seller{stack: on}
 	var err error
 	s.pieces, err = piece.Open(t.Context(), piece.Config{Paths: cars, IndexDir: filepath.Join(dir, "index"), Logger: testLogger()})
 	must(t, err)
@@ -138,8 +146,8 @@ func newSeller(t testing.TB, dir string, h host.Host, cars []string, ask voucher
 	s.till, err = payment.NewTill(db, key.Address(), payment.TillConfig{DefaultCredit: credit})
 	must(t, err)
 	cfg := market.ProviderConfig{
-		Host: h, Transfers: s.node.Transfers(), UseStore: transport.UseStore, Pieces: goods{s.pieces}, Node: s.till, DB: db, PayTo: key.Address(),
-		Ask: ask, Meter: s.meter, Logger: testLogger(),
+		Host: s.host, Transfers: s.node.Transfers(), UseStore: transport.UseStore, Pieces: goods{s.pieces}, Node: s.till, DB: db, PayTo: key.Address(),
+		Ask: ask, Meter: s.meter, Hold: s.node.Meter.Hold, Logger: testLogger(),
 		CreditLine: func() *voucher.Amount { line := s.till.DefaultCredit(); return &line },
 	}
 	for _, o := range opts {

@@ -113,7 +113,7 @@ func homemade(t testing.TB, guarded bool) (site, *shelf) {
 		t.Cleanup(func() { must(t, exchange.Close()) })
 		messages := transport.WrapTransferNetwork(dtnet.NewFromLibp2pHost(h), transport.TransferGuard{Logger: testLogger()})
 		plain, err = dtimpl.NewDataTransfer(ds, messages, transport.WrapTransport(dtgs.NewTransport(h.ID(), exchange)))
-		out.meter = meterOf(exchange)
+		out.meter, out.hold = meterOf(exchange), exchange.Hold
 	} else {
 		gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), own.links(), gsimpl.RejectAllRequestsByDefault())
 		plain, err = dtimpl.NewDataTransfer(ds, dtnet.NewFromLibp2pHost(h), dtgs.NewTransport(h.ID(), gs))
@@ -136,7 +136,7 @@ func homemade(t testing.TB, guarded bool) (site, *shelf) {
 func meterOf(e *transport.Exchange) market.Meter {
 	return func(chid datatransfer.ChannelID) (market.Progress, bool) {
 		p, ok := e.Progress(chid)
-		return market.Progress{SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests}, ok
+		return market.Progress(p), ok
 	}
 }
 

@@ -23,8 +23,8 @@ import (
 // ClientConfig configures a Client.
 type ClientConfig struct {
 	Host      host.Host           // required; not closed by Close
-	Transfers Transfers           // required
-	UseStore  UseStore            // required
+	Transfers Transfers           // nil to buy by voucher.DealProtocolV0 only
+	UseStore  UseStore            // required with Transfers
 	Stores    Stores              // required
 	DB        *sql.DB             // required; see OpenDatabase
 	Node      RetrievalClientNode // required for what costs money
@@ -46,8 +46,8 @@ type ClientConfig struct {
 }
 
 func (c *ClientConfig) validate() error {
-	if c.Host == nil || c.Transfers == nil || c.UseStore == nil || c.Stores == nil || c.DB == nil {
-		return errors.New("client: Host, Transfers, UseStore, Stores and DB are required")
+	if c.Host == nil || c.Stores == nil || c.DB == nil || (c.Transfers == nil) != (c.UseStore == nil) {
+		return errors.New("client: Host, Stores and DB are required, and Transfers and UseStore together or not at all")
 	}
 	orDuration := func(p *time.Duration, d time.Duration) {
 		if *p == 0 {
@@ -85,15 +85,17 @@ type Client struct {
 	hub   *hub[DealID, ClientEvent, ClientDealState]
 	ctx   context.Context // the life of the deals' goroutines
 	stop  context.CancelFunc
-	unsub datatransfer.Unsubscribe
+	unsub datatransfer.Unsubscribe // nil without transfers
 	watch network.Notifiee
-	done  sync.WaitGroup
+
+	transfers clientCarrier // nil without Transfers
+	streams   *clientStreams
+	done      sync.WaitGroup
 
 	mu     sync.Mutex
 	lastID DealID                                 // guarded by mu
 	live   map[DealID]*clientDeal                 // guarded by mu
-	roots  map[cid.Cid]*retrieval                 // guarded by mu; nil while a record on the root is changed or looked at
-	runs   map[DealID]*retrieval                  // guarded by mu; by every deal of theirs, also when they are over
+	roots  map[cid.Cid]*clientDeal                // guarded by mu; nil while a deal is being made
 	byChan map[datatransfer.ChannelID]*clientDeal // guarded by mu
 	ended  map[DealID]ClientDealState             // guarded by mu; suspended or final in this process
 	closed bool                                   // guarded by mu
@@ -112,13 +114,16 @@ func NewClient(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		cfg: cfg, log: cfg.Logger.With("role", "client"), book: clientBook{cfg.DB},
 		hub:    newHub[DealID, ClientEvent, ClientDealState](ClientEventProgress),
 		live:   make(map[DealID]*clientDeal),
-		roots:  make(map[cid.Cid]*retrieval),
-		runs:   make(map[DealID]*retrieval),
+		roots:  make(map[cid.Cid]*clientDeal),
 		byChan: make(map[datatransfer.ChannelID]*clientDeal),
 		ended:  make(map[DealID]ClientDealState),
 	}
 	c.ctx, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	c.unsub = cfg.Transfers.SubscribeToEvents(c.onEvent)
+	c.streams = newClientStreams(c)
+	if cfg.Transfers != nil {
+		c.transfers = &clientTransfers{c}
+		c.unsub = cfg.Transfers.SubscribeToEvents(c.onEvent)
+	}
 	c.watch = &network.NotifyBundle{DisconnectedF: c.onDisconnect}
 	cfg.Host.Network().Notify(c.watch)
 	return c, nil
@@ -132,7 +137,10 @@ func (c *Client) Close() error {
 	c.mu.Unlock()
 	c.stop()
 	c.done.Wait()
-	c.unsub()
+	c.streams.done.Wait()
+	if c.unsub != nil {
+		c.unsub()
+	}
 	c.cfg.Host.Network().StopNotify(c.watch)
 	c.hub.close()
 	return nil
@@ -244,63 +252,58 @@ func (c *Client) onDisconnect(n network.Network, conn network.Conn) {
 
 type disconnectNote struct{}
 
-// haltNote ends a deal, and the retrieval that it is part of, because the user
-// wants it: why wraps errCancelled or ErrPaused.
-type haltNote struct{ why error }
-
-// CancelDeal ends the retrieval that a deal is part of. What has arrived is paid
-// for, nothing more. It returns when the deal has ended, or with ctx.
+// CancelDeal ends a deal. What has arrived is paid for, nothing more. It
+// returns when the deal has ended, or with ctx.
 func (c *Client) CancelDeal(ctx context.Context, id DealID) error {
-	if v, _, _ := c.running(ctx, id); v != nil {
-		return v.haltNow(ctx, errCancelled)
+	c.mu.Lock()
+	d := c.live[id]
+	c.mu.Unlock()
+	if d == nil {
+		return c.cancelStored(ctx, id)
 	}
-	return c.cancelStored(ctx, id)
+	d.inbox.post(cancelNote{"client cancelled"})
+	select {
+	case <-d.gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // cancelStored ends a deal that is not running, on record only: the provider
 // finds out when it is idle for too long.
 func (c *Client) cancelStored(ctx context.Context, id DealID) error {
-	if _, _, err := c.latest(ctx, id); errors.Is(err, ErrNoDeal) {
-		_, err := c.book.get(ctx, id)
-		return err // it has ended, which is what was wanted
+	if r, err := c.book.get(ctx, id); err != nil || r.Phase.Final() {
+		return err
 	}
 	return c.changeStored(ctx, id, func(r *record, p voucher.DealProposal) error {
-		r.More, r.Done = false, true
-		r.keep(r.deal(p.Params.Terms(), 0).step(failed{voucher.DealStatusCancelled, errCancelled.Error()}))
+		r.keep(r.deal(p.Params.Terms(), 0).step(failed{voucher.DealStatusCancelled, "client cancelled"}))
 		return nil
 	})
 }
 
-// AddMoreFunds raises the budget of the order that a deal is part of. A deal that
-// waited for it goes on.
+// AddMoreFunds raises a deal's budget. A deal that waited for it goes on.
 func (c *Client) AddMoreFunds(ctx context.Context, id DealID, amount Amount) error {
 	return c.fund(ctx, id, func(budget voucher.Amount) voucher.Amount { return budget.Add(amount) })
 }
 
 // fund changes the budget of a deal, running or not.
 func (c *Client) fund(ctx context.Context, id DealID, change func(voucher.Amount) voucher.Amount) error {
-	for {
-		v, d, turn := c.running(ctx, id)
-		if v == nil {
-			return c.fundStored(ctx, id, change)
-		}
-		if d == nil { // between two deals: wait for the next
-			select {
-			case <-turn:
-				continue
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		note := fundsNote{change, make(chan error, 1)}
-		d.inbox.post(note)
-		select {
-		case err := <-note.reply:
-			return err
-		case <-d.gone:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	c.mu.Lock()
+	d := c.live[id]
+	c.mu.Unlock()
+	if d == nil {
+		return c.fundStored(ctx, id, change)
+	}
+	note := fundsNote{change, make(chan error, 1)}
+	d.inbox.post(note)
+	select {
+	case err := <-note.reply:
+		return err
+	case <-d.gone:
+		return c.fundStored(ctx, id, change)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

@@ -34,7 +34,6 @@ const (
 // clientDeal is one live deal of a Client and its goroutine.
 type clientDeal struct {
 	c        *Client
-	of       *retrieval // set when it starts
 	id       DealID
 	proposal voucher.DealProposal
 	whole    cid.Cid // the root that the store is of: the proposal's, or one above it
@@ -69,12 +68,12 @@ type clientDeal struct {
 	chid  datatransfer.ChannelID // guarded by mu; of the open channel, for the courier
 }
 
-// line is the data-transfer channel of a deal.
+// line is the channel of a deal.
 type line struct {
 	seq     int // which opening this is
 	chid    datatransfer.ChannelID
 	open    bool               // opening counts
-	cancel  context.CancelFunc // ends graphsync's request
+	cancel  context.CancelFunc // ends the channel
 	next    time.Time          // when to open again
 	backoff time.Duration
 	still   bool      // the provider stands still
@@ -130,7 +129,6 @@ func (d *clientDeal) run(ctx context.Context) {
 	}
 	var refusal *ProviderError
 	d.hangUp(d.deal.Phase == Failed && !errors.As(d.err, &refusal)) // one who refused knows
-	d.rec.More = d.rec.Whole != "" && d.deal.Phase == Completed || errors.Is(d.err, voucher.RefusedResume)
 	d.keep(context.WithoutCancel(ctx), true)
 }
 
@@ -148,6 +146,7 @@ func (d *clientDeal) leave() {
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
 	delete(d.c.live, d.id)
+	delete(d.c.roots, d.whole)
 	for chid, other := range d.c.byChan {
 		if other == d {
 			delete(d.c.byChan, chid)
@@ -157,9 +156,6 @@ func (d *clientDeal) leave() {
 		clear(d.c.ended) // what they ended as is on disk; only the error's type is lost
 	}
 	d.c.ended[d.id] = d.snapshot()
-	if d.of.deal == d {
-		d.of.deal = nil
-	}
 	close(d.gone)
 }
 
@@ -319,7 +315,7 @@ func (d *clientDeal) publishState() {
 	a := d.deal.Account
 	s := ClientDealState{
 		DealProposal: d.proposal, Status: d.deal.status(), Message: d.deal.Message, Sender: d.provider.ID, Whole: d.whole,
-		TotalReceived: max(a.Moved, d.seen), Expected: Bytes(d.rec.Expected), FundsSpent: a.Paid, SpentBefore: d.rec.Before, TotalFunds: d.rec.Budget, Order: d.rec.order(), More: d.rec.More,
+		TotalReceived: max(a.Moved, d.seen), Expected: Bytes(d.rec.Expected), FundsSpent: a.Paid, TotalFunds: d.rec.Budget,
 		Payments: d.rec.Payments, Stalls: d.rec.Stalls, PaymentChannel: d.channel, Lane: d.rec.Lane,
 		Created: d.rec.Created, Updated: d.rec.Updated, FirstByte: d.rec.FirstByte, Err: d.err,
 	}

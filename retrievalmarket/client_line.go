@@ -36,8 +36,10 @@ func (d *clientDeal) handle(ctx context.Context, note any) {
 		d.disconnected()
 	case fundsNote:
 		n.reply <- d.fund(ctx, n.change(d.rec.Budget))
-	case haltNote:
-		d.halted(ctx, n.why)
+	case cancelNote:
+		d.cancelled(ctx, n.reason)
+	case pauseNote:
+		d.paused()
 	}
 }
 
@@ -123,6 +125,8 @@ func (d *clientDeal) channelEvent(n channelNote) {
 			d.deal = d.deal.step(closed{})
 		}
 		d.line.open = false
+	case noteFault:
+		d.fail(voucher.DealStatusErrored, fmt.Errorf("the provider broke the rules: %w", n.err))
 	case noteLost:
 		d.c.log.Debug("channel lost", "id", d.id, "channel", n.chid, "reason", n.reason)
 		if d.line.older && !d.deal.Account.Ended {
@@ -280,9 +284,9 @@ func (d *clientDeal) patience(usual time.Duration) time.Duration {
 	return usual
 }
 
-// openLine opens a data-transfer channel, aside: it can take its time.
+// openLine opens a channel, aside: it can take its time.
 func (d *clientDeal) openLine(ctx context.Context) {
-	lineCtx, cancel := context.WithCancel(ctx) // bounds graphsync's request, so it lives as long as the channel
+	lineCtx, cancel := context.WithCancel(ctx) // bounds the channel
 	d.line.open, d.line.still, d.line.stopped, d.line.opened = true, false, false, time.Now()
 	d.line.cancel = cancel
 	d.line.seq++
@@ -302,18 +306,14 @@ func (d *clientDeal) dial(ctx context.Context, again datatransfer.ChannelID) ope
 		return openedNote{err: err}
 	}
 	if again.Initiator != "" {
-		err := d.c.cfg.Transfers.RestartDataTransferChannel(ctx, again)
+		err := d.c.carrierOf(again).restart(ctx, again)
 		return openedNote{chid: again, older: true, over: err != nil && ctx.Err() == nil, err: err}
 	}
-	known, err := d.c.cfg.Host.Peerstore().SupportsProtocols(d.provider.ID, PaymentProtocol)
-	older := err == nil && len(known) == 0
-	node, err := d.proposal.Encode()
-	if err != nil {
-		return openedNote{err: err}
+	by := d.c.carrierFor(d.provider.ID)
+	if by.inBand() {
+		d.courier.rideAlong()
 	}
-	chid, err := d.c.cfg.Transfers.OpenPullDataChannel(ctx, d.provider.ID,
-		datatransfer.TypedVoucher{Voucher: node, Type: voucher.ProposalType}, d.proposal.PayloadCID, d.proposal.Params.Selector,
-		datatransfer.WithTransportOptions(d.c.cfg.UseStore(d.linkSystem())))
+	chid, older, err := by.open(ctx, d)
 	return openedNote{chid: chid, older: older, err: err}
 }
 
@@ -352,7 +352,7 @@ func (d *clientDeal) closeChannel(chid datatransfer.ChannelID, cancel context.Ca
 		defer cancel()
 		ctx, done := context.WithTimeout(context.Background(), 5*time.Second)
 		defer done()
-		if err := d.c.cfg.Transfers.CloseDataTransferChannel(ctx, chid); err != nil {
+		if err := d.c.carrierOf(chid).close(ctx, chid); err != nil {
 			d.c.log.Debug("close channel", "channel", chid, "err", err)
 		}
 	})
@@ -361,7 +361,7 @@ func (d *clientDeal) closeChannel(chid datatransfer.ChannelID, cancel context.Ca
 // fund changes the budget.
 func (d *clientDeal) fund(ctx context.Context, budget Amount) error {
 	if d.rec.Channel != "" {
-		if err := d.c.cfg.Node.SetLaneBudget(ctx, d.channel, d.rec.Lane, budget.Sub(d.rec.Before)); err != nil {
+		if err := d.c.cfg.Node.SetLaneBudget(ctx, d.channel, d.rec.Lane, budget); err != nil {
 			return err
 		}
 	}
@@ -372,16 +372,8 @@ func (d *clientDeal) fund(ctx context.Context, budget Amount) error {
 	return nil
 }
 
-// halted suspends the deal or, if it is cancelled, pays for what arrived and ends
-// it.
-func (d *clientDeal) halted(ctx context.Context, why error) {
-	if d.deal.Phase.Final() {
-		return
-	}
-	if !errors.Is(why, errCancelled) {
-		d.err = why
-		return
-	}
+// cancelled pays for what arrived and ends the deal.
+func (d *clientDeal) cancelled(ctx context.Context, reason string) {
 	d.count()
 	d.sync()
 	d.deal = d.deal.step(ended{d.deal.Account.Moved})
@@ -389,6 +381,5 @@ func (d *clientDeal) halted(ctx context.Context, why error) {
 		d.c.log.Warn("payment for what arrived", "id", d.id, "err", err)
 	}
 	d.courier.flush(ctx)
-	d.fail(voucher.DealStatusCancelled, why)
-	d.rec.Done = true
+	d.fail(voucher.DealStatusCancelled, errors.New(reason))
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multistream"
@@ -17,7 +16,7 @@ import (
 )
 
 // courier carries the payments of one client deal: on a stream of their own,
-// or as data-transfer vouchers where the provider knows no better. Payments
+// or on the deal's channel where the provider knows no better. Payments
 // are cumulative, so only the latest waits, and it is sent until it is
 // acknowledged.
 type courier struct {
@@ -28,7 +27,7 @@ type courier struct {
 	mu       sync.Mutex
 	pending  *payFrame // guarded by mu; not sent yet
 	last     *payFrame // guarded by mu; the latest that carried a payment
-	asVouch  bool      // guarded by mu; the provider has no payment stream
+	asVouch  bool      // guarded by mu; payments go on the channel
 	booked   bool      // guarded by mu; the provider says that it has the payment of last
 	settledQ bool      // guarded by mu; the provider says that the deal is completed
 	sending  bool      // guarded by mu; something was taken and is not delivered yet
@@ -44,7 +43,7 @@ type ackNote struct {
 }
 
 func newCourier(d *clientDeal) *courier {
-	return &courier{d: d, wake: make(chan struct{}, 1), asVouch: d.c.cfg.VouchersOnly}
+	return &courier{d: d, wake: make(chan struct{}, 1), asVouch: d.c.cfg.VouchersOnly || d.c.transfers == nil}
 }
 
 // send replaces what waits.
@@ -90,11 +89,19 @@ func (c *courier) settled() bool {
 	return c.settledQ
 }
 
-// vouchers reports whether payments go as data-transfer vouchers.
+// vouchers reports whether payments go on the channel, as data-transfer vouchers
+// or what else its carrier has.
 func (c *courier) vouchers() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.asVouch
+}
+
+// rideAlong sends payments on the deal's channel from now on.
+func (c *courier) rideAlong() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asVouch = true
 }
 
 // take returns what waits, with the last payment unless the provider has it: a
@@ -251,9 +258,7 @@ func (c *courier) dial(ctx context.Context) error {
 	s, err := c.d.c.cfg.Host.NewStream(ctx, c.d.provider.ID, PaymentProtocol)
 	var unknown multistream.ErrNotSupported[protocol.ID]
 	if errors.As(err, &unknown) {
-		c.mu.Lock()
-		c.asVouch = true
-		c.mu.Unlock()
+		c.rideAlong()
 		return nil
 	}
 	if err != nil {
@@ -263,8 +268,7 @@ func (c *courier) dial(ctx context.Context) error {
 	return nil
 }
 
-// deliverVoucher sends a payment the way the existing network does. There is
-// no answer; a provider that stands still is sent the last one again.
+// deliverVoucher sends a payment on the channel. There is no answer; a provider that stands still is sent the last one again.
 func (c *courier) deliverVoucher(ctx context.Context, f *payFrame) error {
 	if f.payment == nil {
 		return nil
@@ -273,12 +277,8 @@ func (c *courier) deliverVoucher(ctx context.Context, f *payFrame) error {
 	if chid.Initiator == "" {
 		return errors.New("no channel to send a payment on")
 	}
-	node, err := f.payment.Encode()
-	if err != nil {
-		return err
-	}
 	if err := c.d.c.connect(ctx, c.d.provider.AddrInfo); err != nil {
 		return err
 	}
-	return c.d.c.cfg.Transfers.SendVoucher(ctx, chid, datatransfer.TypedVoucher{Voucher: node, Type: voucher.PaymentType})
+	return c.d.c.carrierOf(chid).pay(ctx, chid, *f.payment)
 }

@@ -1,9 +1,10 @@
 // Package retrievalmarket is the deals: who buys what from whom, how far each
 // deal is, and what of it is on disk. Client buys, Provider sells.
 //
-// A deal rides on go-data-transfer channels. The proposal is the request
-// voucher of the first; a channel that breaks is replaced by another that
-// carries the same proposal, and the deal's account goes on where it stood.
+// A deal rides on channels: of go-data-transfer, or streams of the first
+// retrieval protocol (see carrier.go). The proposal opens the first; a channel
+// that breaks is replaced by another that carries the same proposal, and the
+// deal's account goes on where it stood.
 // Money state is ours and durable; data-transfer's state is only progress.
 //
 //	ask → proposal → validation → transfer ⇄ interval, payment → completion

@@ -6,7 +6,7 @@ import (
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
-// noteKind is what a data-transfer event means to a deal.
+// noteKind is what an event on a channel means to its deal.
 type noteKind uint8
 
 const (
@@ -20,16 +20,18 @@ const (
 	noteEnded             // no more bytes will move
 	noteClosed            // the channel completed
 	noteLost              // the channel is gone: failed, cancelled, disconnected
+	noteFault             // client: the provider sent what it must not; no other channel helps
 )
 
-// channelNote is a data-transfer event, reduced to what a deal needs and
-// copied out of the snapshot that came with it, which is not kept: it holds
-// every voucher of the channel.
+// channelNote is what happened on a channel. That of a data-transfer channel is
+// copied out of the snapshot that came with an event, which is not kept: it
+// holds every voucher of the channel.
 type channelNote struct {
 	kind    noteKind
 	chid    datatransfer.ChannelID
-	queued  voucher.Bytes // provider: by data-transfer's own count
+	queued  voucher.Bytes // provider: by the carrier's own count
 	reason  string
+	err     error                     // noteFault
 	voucher datatransfer.TypedVoucher // noteVoucher, noteReply
 }
 

@@ -12,18 +12,19 @@ import (
 	"github.com/filecoin-project/go-address"
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/tollgraph/tollgraph/selectors"
-	"github.com/tollgraph/tollgraph/validation"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
 // ProviderConfig configures a Provider.
 type ProviderConfig struct {
 	Host      host.Host             // required; not closed by Close
-	Transfers Transfers             // required
-	UseStore  UseStore              // required
+	Transfers Transfers             // nil to sell by voucher.DealProtocolV0 only
+	UseStore  UseStore              // required with Transfers
 	Pieces    Pieces                // required
 	Node      RetrievalProviderNode // required if anything costs money
 	DB        *sql.DB               // required; see OpenDatabase
@@ -38,6 +39,9 @@ type ProviderConfig struct {
 	// Meter enables resumption of deals across channels. Without it, a channel
 	// that breaks ends its deal's account, and the client proposes a new deal.
 	Meter Meter
+	// Hold belongs to Meter. Without it, a client that owes is not sent again what
+	// was lost on the way, and has to make a new deal.
+	Hold Hold
 	// Client is a Client on the same Transfers, if there is one.
 	Client *Client
 	// Credit is how many bytes may run beyond each boundary. Default 0.
@@ -48,7 +52,7 @@ type ProviderConfig struct {
 
 	MaxDeals        int              // live deals; more are refused as busy. Default 1024
 	MaxDealsPerPeer int              // live deals of one client. Default 64
-	ResendAllowance voucher.Bytes    // bytes that one deal may be sent again over its resumptions. Default 256 MiB
+	ResendAllowance voucher.Bytes    // bytes that can be on the way when a channel breaks, see transport.GuardConfig. Default 48 MiB
 	IdleTimeout     time.Duration    // a deal without progress ends. Default 30 min
 	KeepDeals       int              // finished deals kept on record. Default 1,000,000
 	KeepFor         time.Duration    // and for how long. Default 90 days
@@ -67,8 +71,8 @@ type PricingInput struct {
 
 func (c *ProviderConfig) validate() error {
 	switch {
-	case c.Host == nil, c.Transfers == nil, c.UseStore == nil, c.Pieces == nil, c.DB == nil:
-		return errors.New("provider: Host, Transfers, UseStore, Pieces and DB are required")
+	case c.Host == nil, c.Pieces == nil, c.DB == nil, (c.Transfers == nil) != (c.UseStore == nil):
+		return errors.New("provider: Host, Pieces and DB are required, and Transfers and UseStore together or not at all")
 	case c.Node == nil && (c.Ask.PricePerByte != 0 || c.Pricing != nil):
 		return errors.New("provider: a price needs a Node that takes payments")
 	}
@@ -84,7 +88,7 @@ func (c *ProviderConfig) validate() error {
 	orInt(&c.MaxDealsPerPeer, 64)
 	orInt(&c.KeepDeals, 1_000_000)
 	if c.ResendAllowance == 0 {
-		c.ResendAllowance = 256 << 20
+		c.ResendAllowance = 48 << 20
 	}
 	if c.IdleTimeout == 0 {
 		c.IdleTimeout = 30 * time.Minute
@@ -121,9 +125,13 @@ type Provider struct {
 	book   providerBook
 	hub    *hub[ProviderDealID, ProviderEvent, ProviderDealState]
 	quotes *quoter
-	stop   context.CancelFunc // ends the deals' goroutines
-	unsub  datatransfer.Unsubscribe
+	stop   context.CancelFunc       // ends the deals' goroutines
+	unsub  datatransfer.Unsubscribe // nil without transfers
 	done   sync.WaitGroup
+
+	transfers *providerTransfers // nil without Transfers
+	streams   *providerStreams
+	serving   bool // Start came to its end
 
 	mu     sync.Mutex
 	ctx    context.Context                          // guarded by mu; the life of the deals' goroutines, set by Start
@@ -145,6 +153,10 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 		byChan: make(map[datatransfer.ChannelID]*providerDeal),
 	}
 	p.quotes = newQuoter(cfg.Pieces, cfg.MaxQuoteLinks)
+	p.streams = newProviderStreams(p)
+	if cfg.Transfers != nil {
+		p.transfers = &providerTransfers{p}
+	}
 	return p, nil
 }
 
@@ -163,19 +175,33 @@ func (p *Provider) Start(ctx context.Context) error {
 	if err := p.takeUp(ctx); err != nil {
 		return err
 	}
-	if err := p.cfg.Transfers.RegisterTransportConfigurer(voucher.ProposalType, p.options); err != nil {
-		return fmt.Errorf("provider: %w", err)
+	if p.transfers != nil {
+		unsub, err := p.transfers.begin()
+		if err != nil {
+			return err
+		}
+		p.unsub = unsub
 	}
-	if err := p.cfg.Transfers.RegisterVoucherType(voucher.ProposalType, validation.Validator{Book: p}); err != nil {
-		return fmt.Errorf("provider: %w", err)
+	for proto, handler := range p.handlers() {
+		p.cfg.Host.SetStreamHandler(proto, handler)
 	}
-	p.unsub = p.cfg.Transfers.SubscribeToEvents(p.onEvent)
-	p.cfg.Host.SetStreamHandler(PaymentProtocol, p.servePayments)
-	p.cfg.Host.SetStreamHandler(voucher.QueryProtocol, p.serveQuery)
-	p.cfg.Host.SetStreamHandler(voucher.QueryProtocolV0, p.serveQueryV0)
-	p.cfg.Host.SetStreamHandler(TransportsProtocol, p.serveTransports)
+	p.serving = true
 	p.done.Go(func() { p.keepPruned(life) })
 	return nil
+}
+
+// handlers are the protocols that a provider speaks beside data-transfer's.
+func (p *Provider) handlers() map[protocol.ID]network.StreamHandler {
+	h := map[protocol.ID]network.StreamHandler{
+		voucher.QueryProtocol:   p.serveQuery,
+		voucher.QueryProtocolV0: p.serveQueryV0,
+		voucher.DealProtocolV0:  p.streams.serve,
+		voucher.SkipProtocolV0:  p.streams.serve,
+	}
+	if p.transfers != nil {
+		h[PaymentProtocol], h[TransportsProtocol] = p.servePayments, p.serveTransports
+	}
+	return h
 }
 
 // takeUp starts a goroutine for every deal that was not finished.
@@ -234,13 +260,16 @@ func (p *Provider) Close() error {
 	if !started {
 		return nil
 	}
-	if p.unsub != nil { // it got so far as to serve: the handlers are its own
-		p.unsub()
-		for _, proto := range []string{string(PaymentProtocol), voucher.QueryProtocol, voucher.QueryProtocolV0, TransportsProtocol} {
-			p.cfg.Host.RemoveStreamHandler(protocolID(proto))
+	if p.serving { // it got so far: the handlers are its own
+		for proto := range p.handlers() {
+			p.cfg.Host.RemoveStreamHandler(proto)
 		}
 	}
+	if p.unsub != nil {
+		p.unsub()
+	}
 	p.stop()
+	p.streams.wait()
 	p.done.Wait()
 	p.hub.close()
 	return nil

@@ -81,6 +81,7 @@ func (d *providerDeal) run(ctx context.Context) {
 		if d.deal.Phase.Final() {
 			d.leave()
 			d.goodbye(ctx)
+			d.forget()
 			return
 		}
 		select {
@@ -106,6 +107,14 @@ func (d *providerDeal) leave() {
 	defer d.mu.Unlock()
 	delete(d.p.byChan, d.view.chid)
 	close(d.gone)
+}
+
+// forget lets the carrier of the deal's channel forget it.
+func (d *providerDeal) forget() {
+	d.mu.Lock()
+	chid := d.view.chid
+	d.mu.Unlock()
+	d.p.carrierOf(chid).forget(chid)
 }
 
 // handle takes in one note. What follows from it is settleUp's.
@@ -151,9 +160,13 @@ func (d *providerDeal) channelEvent(ctx context.Context, n channelNote) {
 		d.view.place(n.queued)
 		d.mu.Unlock()
 	case noteVoucher:
+		before := d.deal.Account.Paid
 		if err := d.takeVoucher(ctx, n.voucher); err != nil {
 			d.p.log.Warn("payment refused", "peer", d.key.From, "id", d.key.ID, "err", err)
 			d.tellRefused(ctx, err)
+		}
+		if before.Less(d.deal.Account.Paid) {
+			d.asked = voucher.Amount{} // if it was too little, the rest is asked for
 		}
 	case noteEnded, noteClosed:
 		d.sentAll = true
@@ -179,15 +192,15 @@ func (d *providerDeal) lost(n channelNote) {
 func (d *providerDeal) refresh() {
 	d.mu.Lock()
 	d.measure(&d.view)
-	total, beyond := d.view.account.Moved, d.view.beyond
+	total, why := d.view.account.Moved, d.view.overdone()
 	d.rec.Base, d.rec.BaseKnown = d.view.base, d.view.baseKnown
 	d.mu.Unlock()
 	if total > d.deal.Account.Moved {
 		d.active = time.Now()
 		d.deal = d.deal.step(moved{total})
 	}
-	if beyond {
-		d.fail(voucher.DealStatusErrored, voucher.RefusedResume.Message("the client left out blocks that it was not sent: make a new deal"))
+	if why != "" {
+		d.fail(voucher.DealStatusErrored, why)
 	}
 }
 

@@ -22,54 +22,82 @@ type channelView struct {
 	restarted  bool // by data-transfer's own restart: its count goes on
 	placed     bool // offset is known
 	beyond     bool // the current channel skipped what was never sent
+	behind     bool // it began further back than what can have been lost
+	endless    bool // it was stopped because it follows links without end
+	held       bool // it may not go beyond links, see Hold
+	pinned     bool // first is known
 	recalled   bool // taken up from disk, and nothing sent since: links is not known
 	ready      bool
 	account    revalidator.Account
 	base       uint64
 	baseKnown  bool
-	queued     voucher.Bytes  // by data-transfer's count, which has no meter's detail
-	links      int64          // furthest link sent
-	sent       voucher.Bytes  // by the current channel
-	mark       voucher.Bytes  // of sent, by the requests before the channel's latest restart
-	position   voucher.Bytes  // where the current channel is in the deal
-	probed     voucher.Bytes  // queued when a restart began to probe
-	sentBefore voucher.Bytes  // by the channels before it
-	offset     voucher.Bytes  // the deal\'s bytes where data-transfer\'s count of the current channel is 0
-	ahead      voucher.Bytes  // by how much that count is ahead instead
-	started    bool           // the current channel put a block on the wire since it was attached or restarted
-	lentAt     voucher.Amount // paid when a restart was last let go with money due
-	lent       int            // and how often it was since
+	queued     voucher.Bytes // by data-transfer's count, which has no meter's detail
+	first      int64         // links that the deal's first channel skips
+	links      int64         // furthest link sent
+	sent       voucher.Bytes // by the current channel
+	position   voucher.Bytes // where the current channel's latest request is in the deal
+	probed     voucher.Bytes // queued when a restart began to probe
+	sentBefore voucher.Bytes // by the channels before it
+	offset     voucher.Bytes // the deal\'s bytes where data-transfer\'s count of the current channel is 0
+	ahead      voucher.Bytes // by how much that count is ahead instead
+	started    bool          // the current channel put a block on the wire since it was attached or restarted
+	returnedAt voucher.Bytes // moved when the client last came back
 	state      ProviderDealState
 	instance   int64
 }
 
 // measure brings v up to date with what its channel sent. d.mu is held.
 func (d *providerDeal) measure(v *channelView) {
-	if d.p.cfg.Meter == nil {
+	meter := d.p.carrierOf(v.chid).meter()
+	if meter == nil {
 		v.account = v.account.Move(v.queued)
 		v.started, v.placed = v.started || v.queued > 0, true
 		return
 	}
-	m, ok := d.p.cfg.Meter(v.chid)
+	m, ok := meter(v.chid)
 	if !ok {
 		return
 	}
-	v.sent = voucher.Bytes(m.Sent)
-	if !m.Started {
+	v.sent, v.endless = voucher.Bytes(m.Sent), v.endless || m.Endless
+	if !m.Begun {
 		return
 	}
 	if !v.baseKnown {
-		v.base, v.baseKnown = m.Skipped, true
+		v.base, v.baseKnown = m.Base, true
 	}
-	begin := voucher.Bytes(m.Skipped).Sub(voucher.Bytes(v.base)) // of the latest request
+	v.links = max(v.links, m.High)
+	if m.Started {
+		d.locate(v, m)
+	}
+	v.account = v.account.Move(voucher.Bytes(m.Reached).Sub(voucher.Bytes(v.base)))
+}
+
+// locate finds out where in the deal the channel's latest request is.
+func (d *providerDeal) locate(v *channelView, m Progress) {
+	begin := voucher.Bytes(m.Skipped).Sub(voucher.Bytes(v.base))
+	if !v.started {
+		v.behind = v.behind || v.returnedAt.Sub(begin) > d.p.cfg.ResendAllowance
+	}
 	if !v.placed && !v.restarted {
 		v.beyond = v.beyond || begin > v.account.Moved && !v.recalled
 		v.offset, v.placed = begin, true
 	}
 	v.started, v.recalled = true, false
-	v.links = max(v.links, m.Links)
-	v.position = begin.Add(v.sent.Sub(v.mark))
-	v.account = v.account.Move(v.position)
+	v.position = begin.Add(voucher.Bytes(m.Latest))
+}
+
+// overdone is why a client that asks for what it asks for is not served any more,
+// in words for it; "" if it is.
+func (v *channelView) overdone() string {
+	switch {
+	case v.beyond:
+		return voucher.RefusedResume.Message("the client left out blocks that it was not sent: make a new deal")
+	case v.behind:
+		return voucher.RefusedResume.Message("the client asks again for more than can have been lost on the way: make a new deal")
+	case v.endless:
+		return voucher.RefusedSelector.Message("the selection follows links to the same blocks without end: ask for a part of it")
+	}
+	return ""
 }
 
 // place finds out where data-transfer's count of a restarted channel stands in

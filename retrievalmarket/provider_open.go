@@ -71,6 +71,10 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 	d.deal = Deal{Phase: Moving, Ready: !piece.Sealed, Account: revalidator.Account{Terms: proposal.Params.Terms(), Credit: p.cfg.Credit}}
 	grant := validation.Grant{Verdict: d.deal.verdict()}
 	d.told, d.asked, d.view.chid, d.view.attached, d.view.account = grant, d.askedFirst(), chid, true, d.deal.Account
+	if meter := p.carrierOf(chid).meter(); meter != nil {
+		begins, _ := meter(chid)
+		d.view.first, d.view.pinned = begins.SkipLinks, true
+	}
 	d.publishView()
 	p.live[key], p.byChan[chid] = d, d
 	ctx := p.ctx
@@ -157,55 +161,85 @@ func (d *providerDeal) reply() voucher.DealResponse {
 	return r
 }
 
+// comesBack takes in that the client of a deal comes back. What lay on the way
+// when its channel broke is sent again without charge: at most ResendAllowance at
+// a time, and over all its returns no more than that and as much as was sent for
+// the first time. One that lost more lost what it had received, and may buy it
+// again. d.mu is held.
+func (d *providerDeal) comesBack(v *channelView) error {
+	d.measure(v)
+	resent := v.sentBefore.Add(v.sent).Sub(v.account.Moved)
+	if resent > d.p.cfg.ResendAllowance.Add(v.account.Moved) {
+		return fmt.Errorf("%w: %d bytes were sent again already, make a new deal", voucher.RefusedResume, resent)
+	}
+	v.returnedAt, v.started, v.held = v.account.Moved, false, false
+	return nil
+}
+
 // reattach puts chid in the place of the deal's channel and says how far it may
-// go. Bytes that were sent before are sent again without charge, within the
-// allowance; what the new channel skips was charged, and one that skips more
-// ends the deal when its first block shows it: a client that goes on behind
-// doubles of what it holds skips more links, and no more bytes. A channel that may not
-// send anything new before it is paid for never gets a block to begin with,
-// except after a restart of the provider: which of the last blocks arrived is
-// not on disk, and the client cannot pay for one that was lost on the way.
+// go. Bytes that were sent before are sent again without charge, see comesBack;
+// what the new channel skips was charged, and one that skips more ends the deal
+// when its first block shows it: a client that goes on behind doubles of what it
+// holds skips more links, and no more bytes. Until the deal has sent a block, every
+// channel of it begins where the first one did. A channel that may not send
+// anything new before it is paid for is held behind what was sent. After a restart
+// of the provider it is not known what that was, and a client that owes may have
+// one block: it cannot pay for one that was lost on the way.
 func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.DealProposal) (validation.Grant, datatransfer.ChannelID, error) {
 	if !d.proposes(proposal) {
 		return validation.Grant{}, chid, fmt.Errorf("%w: deal %d is under way with other terms, use another id", voucher.RefusedTerms, proposal.ID)
 	}
-	if d.p.cfg.Meter == nil {
+	meter := d.p.carrierOf(chid).meter()
+	if meter == nil {
 		return validation.Grant{}, chid, fmt.Errorf("%w: %s", voucher.RefusedResume, "channels are not metered here")
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := &d.view
-	d.measure(v)
-	next, _ := d.p.cfg.Meter(chid)
-	if resent := v.sentBefore.Add(v.sent).Sub(v.account.Moved); resent > d.p.cfg.ResendAllowance {
-		return validation.Grant{}, chid, fmt.Errorf("%w: %d bytes were sent again already", voucher.RefusedResume, resent)
+	if err := d.comesBack(v); err != nil {
+		return validation.Grant{}, chid, err
+	}
+	next, _ := meter(chid)
+	if !v.baseKnown && v.pinned && next.SkipLinks != v.first {
+		return validation.Grant{}, chid, fmt.Errorf("%w: nothing was sent yet of what begins at link %d, and this channel begins at %d", voucher.RefusedResume, v.first, next.SkipLinks)
 	}
 	old := v.chid
+	v.first, v.pinned = next.SkipLinks, true
 	v.sentBefore, v.sent = v.sentBefore.Add(v.sent), 0
-	v.started, v.restarted, v.placed, v.offset, v.ahead, v.queued, v.mark = false, false, false, 0, 0, 0, 0
+	v.restarted, v.placed, v.offset, v.ahead, v.queued = false, false, 0, 0, 0
 	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict()}
 	began := v.baseKnown || v.account.Moved > 0
 	switch stopped := v.account.Moved >= grant.Verdict.Limit; {
 	case !began:
-	case stopped && next.SkipLinks >= v.links && !v.recalled:
+	case stopped && !d.holdBack(v, chid, next):
 		grant.Offset = v.account.Moved
 	default:
 		grant.Probe = true
 	}
-	v.links = max(v.links, next.SkipLinks)
+	if old != chid {
+		d.p.carrierOf(old).hold(old, 1) // it is closed in a moment; what it sent until then would not be counted
+	}
 	v.chid, v.attached = chid, true
 	return grant, old, nil
 }
 
-// maxLent is how often, for one amount paid, a client that owes may restart its
-// channel to be sent again what was lost on the way. data-transfer stops a
-// restarted channel only behind its first new block, so each is at the
-// provider's risk.
-const maxLent = 2
+// holdBack lets a channel that owes run behind what was sent before, and no
+// further, and reports whether there is anything that it may lack. d.mu is held.
+func (d *providerDeal) holdBack(v *channelView, chid datatransfer.ChannelID, next Progress) bool {
+	switch {
+	case !v.ready || v.account.Paid.Less(v.account.Terms.Unseal):
+		return false
+	case v.recalled:
+		return true
+	case next.SkipLinks >= v.links:
+		return false
+	}
+	v.held = d.p.carrierOf(chid).hold(chid, v.links)
+	return v.held
+}
 
-// restart is reattach for the same channel, where data-transfer's count goes
-// on. A client that owes gets nothing before it pays, unless it lacks a block
-// that it would have to pay for.
+// restart is reattach for the same channel, where data-transfer's count goes on
+// and stops only behind the first new block.
 func (d *providerDeal) restart(chid datatransfer.ChannelID, queued voucher.Bytes) (validation.Grant, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -220,10 +254,11 @@ func (d *providerDeal) restart(chid datatransfer.ChannelID, queued voucher.Bytes
 	if v.recalled { // its first channel, so that the deal's bytes are the channel's
 		v.account = v.account.Move(queued)
 	}
-	d.measure(v)
-	v.mark, v.started = v.sent, false
+	if err := d.comesBack(v); err != nil {
+		return validation.Grant{}, err
+	}
 	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict(), Offset: v.offset, Ahead: v.ahead, Queued: queued}
-	if stopped := v.account.Moved >= grant.Verdict.Limit; stopped && !(v.ready && d.lend(v, next)) {
+	if stopped := v.account.Moved >= grant.Verdict.Limit; stopped && !d.holdBack(v, chid, next) {
 		grant.Offset = v.account.Moved
 	} else if stopped || v.recalled && !v.account.Terms.Free() {
 		grant.Probe, grant.Offset, grant.Ahead = true, 0, 0
@@ -231,16 +266,4 @@ func (d *providerDeal) restart(chid datatransfer.ChannelID, queued voucher.Bytes
 	}
 	v.chid, v.attached, v.restarted = chid, true, true
 	return grant, nil
-}
-
-// lend reports whether a channel that owes may run to its first new block.
-func (d *providerDeal) lend(v *channelView, next Progress) bool {
-	if next.SkipLinks >= v.links && !v.recalled || v.account.Paid.Less(v.account.Terms.Unseal) {
-		return false
-	}
-	if v.lentAt != v.account.Paid {
-		v.lentAt, v.lent = v.account.Paid, 0
-	}
-	v.lent++
-	return v.lent <= maxLent
 }

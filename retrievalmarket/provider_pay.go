@@ -10,7 +10,6 @@ import (
 	"github.com/filecoin-project/go-address"
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -21,8 +20,6 @@ const (
 	payIdle    = 10 * time.Minute
 	payTimeout = 30 * time.Second
 )
-
-func protocolID(s string) protocol.ID { return protocol.ID(s) }
 
 // payNote is a payment that came on a stream; the answer goes to reply, which
 // has room for it.

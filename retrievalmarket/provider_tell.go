@@ -28,9 +28,7 @@ func (d *providerDeal) grant() validation.Grant {
 		g.Offset = d.told.Offset
 	case v.restarted && v.placed && !d.told.Probe:
 		g.Offset, g.Ahead = v.offset, v.ahead
-	case v.restarted || d.told.Probe && d.deal.Account.Moved < g.Verdict.Limit:
-		g.Probe = true
-	case d.told.Offset != 0: // it was held back for money, which came
+	case v.restarted, d.told.Probe, d.told.Offset != 0: // the last was held back for money, which came
 		g.Probe = true
 	}
 	return g
@@ -47,6 +45,9 @@ func (d *providerDeal) tell(ctx context.Context) error {
 	}
 	g := d.grant()
 	below := d.deal.Account.Moved < g.Verdict.Limit
+	if below {
+		d.release()
+	}
 	ask := d.askFor()
 	if g == d.told && ask == nil && !(d.stopped && below) {
 		return nil
@@ -61,6 +62,17 @@ func (d *providerDeal) tell(ctx context.Context) error {
 		d.asked = d.deal.Account.Paid.Add(ask.PaymentOwed)
 	}
 	return nil
+}
+
+// release lets a channel go on that was held back for money.
+func (d *providerDeal) release() {
+	d.mu.Lock()
+	chid, held := d.view.chid, d.view.held
+	d.view.held = false
+	d.mu.Unlock()
+	if held {
+		d.p.carrierOf(chid).hold(chid, 0)
+	}
 }
 
 // askFor returns the request for money that an older client waits for, once
@@ -82,17 +94,9 @@ func (d *providerDeal) askedFirst() voucher.Amount {
 }
 
 func (d *providerDeal) update(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error {
-	result, err := validation.Result(g, reply)
-	if err != nil {
-		return err
-	}
-	return d.send(ctx, chid, result)
-}
-
-func (d *providerDeal) send(ctx context.Context, chid datatransfer.ChannelID, result datatransfer.ValidationResult) error {
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
-	return d.p.cfg.Transfers.UpdateValidationStatus(ctx, chid, result)
+	return d.p.carrierOf(chid).grant(ctx, chid, g, reply)
 }
 
 // goodbye tells the client how the deal ended and lets the channel go.
@@ -148,13 +152,9 @@ func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, r
 
 // reject ends the channel with a reason.
 func (d *providerDeal) reject(ctx context.Context, chid datatransfer.ChannelID, reply *voucher.DealResponse) error {
-	node, err := reply.Encode()
-	if err != nil {
-		return err
-	}
-	return d.send(ctx, chid, datatransfer.ValidationResult{
-		VoucherResult: &datatransfer.TypedVoucher{Voucher: node, Type: voucher.ResponseType},
-	})
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	return d.p.carrierOf(chid).reject(ctx, chid, reply)
 }
 
 // closeChannel lets go of a channel that another one replaced. It does not
@@ -166,7 +166,7 @@ func (d *providerDeal) closeChannel(ctx context.Context, chid datatransfer.Chann
 	d.p.done.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 		defer cancel()
-		if err := d.p.cfg.Transfers.CloseDataTransferChannel(ctx, chid); err != nil {
+		if err := d.p.carrierOf(chid).close(ctx, chid); err != nil {
 			d.p.log.Debug("close replaced channel", "channel", chid, "err", err)
 		}
 	})

@@ -87,18 +87,32 @@ type Transfers interface {
 type UseStore func(ipld.LinkSystem) datatransfer.TransportOption
 
 // Progress is what crossed the wire for a channel, as metered below
-// data-transfer. transport.Progress has the same shape.
+// data-transfer. It is transport.Progress, which says what each field counts.
 type Progress struct {
 	SkipLinks int64  // leading links the client asked to leave out
 	Skipped   uint64 // unique block bytes left out so far because of it
 	Sent      uint64 // block bytes put on the wire, re-sent ones included
+	Resent    uint64 // the part of Sent that was sent again
+	Written   uint64 // the part of Sent that left the node
+	Latest    uint64 // the part of Sent that the latest request sent
 	Links     int64  // index of the last link traversed
-	Started   bool   // whether a block was put on the wire
+	High      int64  // index of the furthest link whose block was sent
+	Begun     bool   // whether any request has put a block on the wire
+	Base      uint64 // what the first of them had Skipped
+	Reached   uint64 // unique block bytes up to the furthest point reached
+	Started   bool   // whether the latest request put a block on the wire
 	Requests  int    // requests that the channel had
+	Repeats   int64  // links to blocks passed before that the latest request followed
+	Endless   bool   // whether it was stopped because of them
 }
 
 // Meter reads the progress of a channel; false if it is not known.
 type Meter func(datatransfer.ChannelID) (Progress, bool)
+
+// Hold makes the latest request of a channel stand still behind a link, by its
+// index, so that nothing new is sent, and lets it go with 0. It must not block:
+// it is called while graphsync waits.
+type Hold func(chid datatransfer.ChannelID, link int64)
 
 // Store is where a client keeps the blocks of one DAG. piece.Partial is one.
 type Store interface {
@@ -187,10 +201,7 @@ type ClientDealState struct {
 	TotalReceived  Bytes   // verified and counted in this deal
 	Expected       Bytes   // quoted; 0 if it was not
 	FundsSpent     Amount
-	SpentBefore    Amount // by earlier deals of the same order
-	TotalFunds     Amount // the budget of the order: of all its deals together
-	Order          DealID // the id of the order's first deal
-	More           bool   // it has ended, and another is to follow it in the order
+	TotalFunds     Amount // the budget
 	Payments       int
 	Stalls         int // times the transfer stood still for money, the first boundary not counted
 	PaymentChannel address.Address

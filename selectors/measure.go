@@ -108,6 +108,21 @@ func CompleteWith(ctx context.Context, ls ipld.LinkSystem, root cid.Cid, sel dat
 	return err == nil, w.count, err
 }
 
+// Feed is asked by Walk for the block of each link that it comes to. An error
+// ends the walk.
+type Feed func(cid.Cid) ([]byte, error)
+
+// Walk walks sel from root in the order of Measure, over blocks that come one
+// by one: feed is asked for every link, repeats included, when the walk cannot go
+// on without it, and must return the right block or an error, which is then
+// Walk's. The link system interprets what it reads; its storage is not used.
+// Other parameters and errors are those of Measure.
+func Walk(ctx context.Context, ls ipld.LinkSystem, root cid.Cid, sel datamodel.Node, maxLinks uint64, feed Feed) error {
+	w := newWalk(ctx, ls, maxLinks, nil)
+	w.feed = feed
+	return w.run(root, sel)
+}
+
 // Target returns the CID of the block that path leads to from root: for a
 // selection by path, the part that is worth its price. ErrNoPath if it leads
 // nowhere, which Measure cannot tell from a short path; ErrNotFound if a block on

@@ -35,6 +35,7 @@ type walk struct {
 	maxLinks uint64          // 0 is no limit
 	prefix   bool            // stop at the first missing block
 	sliced   bool            // the selector looks at lengths, so leaves must have theirs
+	feed     Feed            // where blocks come from instead of source; nil but in Walk
 
 	count   Count
 	found   map[cid.Cid]uint64 // size of each block counted
@@ -66,7 +67,7 @@ func (w *walk) run(root cid.Cid, sel datamodel.Node) (err error) {
 	if !root.Defined() {
 		return errors.New("the root CID is undefined")
 	}
-	if w.source.StorageReadOpener == nil {
+	if w.source.StorageReadOpener == nil && w.feed == nil {
 		return errors.New("the link system cannot read: set its StorageReadOpener")
 	}
 	compiled, err := compile(sel)
@@ -201,6 +202,11 @@ func (w *walk) load(lc linking.LinkContext, link datamodel.Link) (io.Reader, err
 	if !ok {
 		w.stop = fmt.Errorf("link %s is no CID", link)
 		return nil, w.stop
+	}
+	if w.feed != nil {
+		var data []byte
+		data, w.stop = w.feed(c.Cid)
+		return bytes.NewBuffer(data), w.stop
 	}
 	if r, ok := w.leaf(c.Cid); ok {
 		return r, nil

@@ -34,6 +34,7 @@ const (
 	ReasonNotOwner    Reason = "not-owner"    // cancels or updates a request that is not the peer's
 	ReasonUpdate      Reason = "update"       // an update that is not a voucher
 	ReasonResent      Reason = "resent"       // had too much sent again
+	ReasonEndless     Reason = "endless"      // follows links to what it has been sent, without end
 	ReasonNotAdmitted Reason = "not-admitted" // refused by GuardConfig.Admit
 	ReasonPanic       Reason = "panic"        // handling it panicked
 	ReasonTransfer    Reason = "transfer"     // a data-transfer message that may not come this way

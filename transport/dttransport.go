@@ -59,9 +59,6 @@ type TransferGuard struct {
 	Logger *slog.Logger
 }
 
-// maxTransferPeers is how many peers' message rates are remembered.
-const maxTransferPeers = 4096
-
 // guardedTransferNet is a data-transfer network that drops what may not come
 // on its streams.
 type guardedTransferNet struct {
@@ -70,9 +67,7 @@ type guardedTransferNet struct {
 	counts *counts
 	gate   gate // before data-transfer
 	sends  lingers
-
-	mu     sync.Mutex // guards the fields below
-	limits map[peer.ID]*rate.Limiter
+	limits *peerLimits
 }
 
 // WrapTransferNetwork puts a guard between net and the manager that sits on it.
@@ -90,7 +85,7 @@ func newTransferNet(net dtnet.DataTransferNetwork, cfg TransferGuard) *guardedTr
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &guardedTransferNet{DataTransferNetwork: net, cfg: cfg, counts: newCounts(), limits: make(map[peer.ID]*rate.Limiter)}
+	return &guardedTransferNet{DataTransferNetwork: net, cfg: cfg, counts: newCounts(), limits: newPeerLimits(cfg.Rate, cfg.Burst)}
 }
 
 // SetDelegate registers the manager as the receiver of what passes the guard.
@@ -106,17 +101,7 @@ func (n *guardedTransferNet) SendMessage(ctx context.Context, p peer.ID, m datat
 
 // pass says whether a message of p comes slowly enough.
 func (n *guardedTransferNet) pass(p peer.ID) bool {
-	n.mu.Lock()
-	l := n.limits[p]
-	if l == nil {
-		if len(n.limits) >= maxTransferPeers {
-			clear(n.limits) // rare; each peer gets a new burst
-		}
-		l = rate.NewLimiter(n.cfg.Rate, n.cfg.Burst)
-		n.limits[p] = l
-	}
-	n.mu.Unlock()
-	if l.Allow() {
+	if n.limits.of(p).Allow() {
 		return true
 	}
 	n.counts.add(ReasonRate)

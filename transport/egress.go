@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"sync"
 
 	gsmsg "github.com/ipfs/go-graphsync/message"
 	gsnet "github.com/ipfs/go-graphsync/network"
@@ -32,10 +31,6 @@ const (
 	egressBurst = 256 << 10
 )
 
-// maxEgressPeers is how many peers' limiters are kept before those at rest are
-// dropped.
-const maxEgressPeers = 4096
-
 // WrapEgress returns net with a limit on the block bytes that are sent. Each
 // peer's messages wait on the goroutine of that peer only. It returns net itself
 // if cfg sets no limit.
@@ -43,54 +38,34 @@ func WrapEgress(net gsnet.GraphSyncNetwork, cfg EgressConfig) gsnet.GraphSyncNet
 	if !cfg.limited() {
 		return net
 	}
-	e := &egress{GraphSyncNetwork: net, cfg: cfg, peers: make(map[peer.ID]*rate.Limiter)}
-	e.total = bytesLimiter(cfg.Total)
+	e := &egress{GraphSyncNetwork: net}
+	if cfg.Total != 0 {
+		e.total = rate.NewLimiter(rate.Limit(cfg.Total), egressBurst)
+	}
+	if cfg.PerPeer != 0 {
+		e.peers = newPeerLimits(rate.Limit(cfg.PerPeer), egressBurst)
+	}
 	return e
 }
 
 // egress is a network whose senders wait for their turn.
 type egress struct {
 	gsnet.GraphSyncNetwork
-	cfg   EgressConfig
 	total *rate.Limiter // nil: no limit
-
-	mu    sync.Mutex // guards peers
-	peers map[peer.ID]*rate.Limiter
+	peers *peerLimits   // nil: no limit
 }
 
-// bytesLimiter returns a limiter of n bytes per second, nil if n is 0.
-func bytesLimiter(n uint64) *rate.Limiter {
-	if n == 0 {
-		return nil
+// limits returns what a message to p has to wait for: one's own turn first, since
+// it must not hold the others'.
+func (e *egress) limits(p peer.ID) []*rate.Limiter {
+	var all []*rate.Limiter
+	if e.peers != nil {
+		all = append(all, e.peers.of(p))
 	}
-	return rate.NewLimiter(rate.Limit(n), egressBurst)
-}
-
-// limiter returns the limiter of p, nil if peers have none.
-func (e *egress) limiter(p peer.ID) *rate.Limiter {
-	if e.cfg.PerPeer == 0 {
-		return nil
+	if e.total != nil {
+		all = append(all, e.total)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	l := e.peers[p]
-	if l == nil {
-		if len(e.peers) >= maxEgressPeers {
-			e.dropResting()
-		}
-		l = bytesLimiter(e.cfg.PerPeer)
-		e.peers[p] = l
-	}
-	return l
-}
-
-// dropResting forgets the limiters that a new one would equal. mu is held.
-func (e *egress) dropResting() {
-	for p, l := range e.peers {
-		if l.Tokens() >= egressBurst {
-			delete(e.peers, p)
-		}
-	}
+	return all
 }
 
 // wait returns when the blocks of m may be sent to p, or with ctx.
@@ -102,13 +77,10 @@ func (e *egress) wait(ctx context.Context, p peer.ID, m gsmsg.GraphSyncMessage) 
 	if left == 0 {
 		return nil
 	}
-	own := e.limiter(p)
+	limits := e.limits(p)
 	for ; left > 0; left -= egressStep {
 		step := min(left, egressStep)
-		for _, l := range []*rate.Limiter{own, e.total} { // one's own first: it must not hold the others' turn
-			if l == nil {
-				continue
-			}
+		for _, l := range limits {
 			if err := l.WaitN(ctx, step); err != nil {
 				return err
 			}

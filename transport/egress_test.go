@@ -127,20 +127,3 @@ func TestEgressTurns(t *testing.T) {
 		}
 	})
 }
-
-// TestEgressForgets checks that the limiters of peers that come and go are not
-// kept for ever, and that one in use is.
-func TestEgressForgets(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := WrapEgress(&sinkNet{sent: make(map[peer.ID]int)}, EgressConfig{PerPeer: 1 << 10}).(*egress)
-		for i := range maxEgressPeers {
-			e.limiter(peer.ID(rune(i)))
-		}
-		busy := e.limiter(peer.ID(rune(7)))
-		busy.AllowN(time.Now(), egressBurst)
-		e.limiter("one more")
-		if len(e.peers) != 2 || e.limiter(peer.ID(rune(7))) != busy {
-			t.Errorf("%d limiters are kept", len(e.peers))
-		}
-	})
-}

@@ -32,10 +32,19 @@ type GuardConfig struct {
 	// MaxLivePerPeer is how many requests a peer may have at once. Default 64.
 	MaxLivePerPeer int
 
-	// MaxResent is how many bytes a channel may have sent again, in this process.
-	// data-transfer does not count them, so this is what a peer can get for
-	// nothing. Default 64 MiB.
+	// MaxResent is how many bytes one request may have sent again, and all requests
+	// of a channel beyond as much as was sent to it for the first time.
+	// data-transfer does not count them, so this is what a peer can get for nothing.
+	// It is what can be lost when a connection breaks: what is queued here (Window),
+	// what libp2p has under way (up to 16 MiB), what the system's sockets hold and
+	// what the peer has not written yet. Default Window and 40 MiB.
 	MaxResent uint64
+
+	// MaxRepeats is how many links to blocks that it has passed before one request
+	// may follow. Nothing is sent for such a link, so nobody pays for it, and a DAG
+	// whose nodes share their children has more of them than anybody can follow.
+	// Default 1 Mi.
+	MaxRepeats int64
 
 	// Window is how many block bytes may be queued for a peer and not yet be
 	// handed to the network. The traversal waits there. It must be well below
@@ -65,8 +74,9 @@ type GuardConfig struct {
 
 func (c GuardConfig) withDefaults() GuardConfig {
 	c.MaxLivePerPeer = orDefault(c.MaxLivePerPeer, 64)
-	c.MaxResent = orDefault(c.MaxResent, 64<<20)
 	c.Window = orDefault(c.Window, 16<<20)
+	c.MaxResent = orDefault(c.MaxResent, c.Window+40<<20)
+	c.MaxRepeats = orDefault(c.MaxRepeats, 1<<20)
 	c.TotalWindow = orDefault(c.TotalWindow, 1<<30)
 	c.KeepChannels = orDefault(c.KeepChannels, 1<<16)
 	c.GoneAfter = orDefault(c.GoneAfter, 30*time.Second)
@@ -97,6 +107,7 @@ type Exchange struct {
 	self   peer.ID
 	table  *table
 	flow   *flow
+	pace   *pace
 	counts *counts
 	log    *slog.Logger
 
@@ -123,6 +134,7 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 		self:          self,
 		table:         newTable(cfg.KeepChannels),
 		flow:          newFlow(cfg.Window, cfg.TotalWindow),
+		pace:          newPace(),
 		counts:        newCounts(),
 		asked:         make(map[peer.ID]struct{}),
 		log:           cfg.Logger,
@@ -246,10 +258,18 @@ func (e *Exchange) count(_ peer.ID, req graphsync.RequestData, b graphsync.Block
 		ha.TerminateWithError(refuse(ReasonNotAdmitted, "request %s was not admitted", req.ID()))
 		return
 	}
-	if resent := s.meter.block(s.id, b); resent > e.cfg.MaxResent {
+	again := s.meter.block(s.id, b)
+	switch {
+	case s.meter.resentTooMuch(e.cfg.MaxResent):
 		e.counts.add(ReasonResent)
-		ha.TerminateWithError(refuse(ReasonResent, "channel %s had %d bytes sent again, more than %d", s.channel, resent, e.cfg.MaxResent))
+		ha.TerminateWithError(refuse(ReasonResent, "channel %s had more sent again than %d bytes", s.channel, e.cfg.MaxResent))
 		return
+	case again && s.meter.endless(s.id, e.cfg.MaxRepeats):
+		e.endless(s)
+		ha.PauseResponse()
+		return
+	case again:
+		e.pace.repeat(s, e.ctx.Done())
 	}
 	e.flow.queue(s, b.BlockSizeOnWire())
 }

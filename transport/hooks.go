@@ -64,7 +64,7 @@ func (e *Exchange) RegisterOutgoingBlockHook(h graphsync.OnOutgoingBlockHook) gr
 		w := &blockActions{OutgoingBlockHookActions: ha}
 		s.enterHook()
 		defer func() {
-			if s.leaveHook(w) {
+			if s.leaveHook(w, b.Index()) {
 				ha.PauseResponse()
 			}
 		}()
@@ -96,9 +96,9 @@ func (s *served) enterHook() {
 	s.mu.Unlock()
 }
 
-// leaveHook notes what was decided. It returns true if the request must be
-// paused because Pause asked for it.
-func (s *served) leaveHook(w *blockActions) (pause bool) {
+// leaveHook notes what was decided at a link. It returns true if the request must
+// be paused because Pause or Hold asked for it.
+func (s *served) leaveHook(w *blockActions, link int64) (pause bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.hookEnd)
@@ -106,10 +106,10 @@ func (s *served) leaveHook(w *blockActions) (pause bool) {
 	if w.failed {
 		return false
 	}
-	pause = s.wantPause && !w.paused
+	s.paused = w.paused || s.wantPause
 	s.wantPause = false
-	s.paused = w.paused || pause
-	return pause
+	s.held = s.meter.held(s.id, link)
+	return (s.paused || s.held) && !w.paused
 }
 
 // leaveRequestHook notes what was decided on the request itself.

@@ -25,24 +25,24 @@ func TestMeter(t *testing.T) {
 		want  func(d dag) Progress
 	}{
 		{"nothing held", []int{0, 1, 2, 3}, nil, func(d dag) Progress {
-			return Progress{Sent: d.size, Links: 5}
+			return Progress{Sent: d.size, Links: 5, High: 5}
 		}},
 		{"root held", []int{0, 1, 2, 3}, []int{}, func(d dag) Progress {
-			return Progress{SkipLinks: 1, Skipped: d.rootSz, Sent: 4 * size, Links: 5}
+			return Progress{SkipLinks: 1, Skipped: d.rootSz, Sent: 4 * size, Links: 5, High: 5}
 		}},
 		{"first two held", []int{0, 1, 2, 3}, []int{0, 1}, func(d dag) Progress {
-			return Progress{SkipLinks: 3, Skipped: d.rootSz + 2*size, Sent: 2 * size, Links: 5}
+			return Progress{SkipLinks: 3, Skipped: d.rootSz + 2*size, Sent: 2 * size, Links: 5, High: 5}
 		}},
 		{"repeated, nothing held", []int{0, 0, 1, 0, 1}, nil, func(d dag) Progress {
-			return Progress{Sent: d.rootSz + 2*size, Links: 6}
+			return Progress{Sent: d.rootSz + 2*size, Links: 6, High: 4, Repeats: 3}
 		}},
 		{"repeated, held ones count once", []int{0, 1, 0, 0, 2, 1, 3}, []int{0, 1}, func(d dag) Progress {
 			// Links 1–5 are root, 0, 1, 0, 0; link 7 is 1 again: held, not on the wire.
-			return Progress{SkipLinks: 5, Skipped: d.rootSz + 2*size, Sent: 2 * size, Links: 8}
+			return Progress{SkipLinks: 5, Skipped: d.rootSz + 2*size, Sent: 2 * size, Links: 8, High: 8, Repeats: 3}
 		}},
 		{"a later one held", []int{0, 1, 2, 3}, []int{0, 2}, func(d dag) Progress {
 			// Only the prefix is skipped: 2 is sent although it is held.
-			return Progress{SkipLinks: 2, Skipped: d.rootSz + size, Sent: 3 * size, Links: 5}
+			return Progress{SkipLinks: 2, Skipped: d.rootSz + size, Sent: 3 * size, Links: 5, High: 5}
 		}},
 	}
 	v := &validator{}
@@ -78,6 +78,7 @@ func TestMeter(t *testing.T) {
 			p.providing.finished(t, ctx, chid)
 			want := c.want(d)
 			want.Started, want.Requests, want.Written = true, 1, want.Sent
+			want.Begun, want.Base, want.Latest, want.Reached = true, want.Skipped, want.Sent, want.Skipped+want.Sent
 			if got := mustProgress(t, p.provider, chid); got != want {
 				t.Errorf("got  %+v\nwant %+v", got, want)
 			}
@@ -130,7 +131,8 @@ func TestMeterLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		order := rapid.SliceOfN(rapid.IntRange(0, 7), 1, 20).Draw(t, "order")
 		m := &meter{}
-		var sent, resent uint64
+		var sent, resent, base, reached uint64
+		var begun bool
 		var first, high int64
 		skip := int64(rapid.IntRange(0, len(order)).Draw(t, "skip"))
 		first = skip
@@ -143,18 +145,29 @@ func TestMeterLaws(t *testing.T) {
 			stop := rapid.IntRange(0, len(order)).Draw(t, "stop")
 			seen, skipped := map[int]bool{}, map[int]bool{}
 			var started bool
+			var latest, passed uint64 // sent by this request, and the different blocks it has come to
+			var repeats int64
 			for i, n := range order[:stop] {
 				index := int64(i + 1)
 				wire := index > skip && !seen[n]
-				seen[n] = true
 				size := uint64(1 << n)
+				if seen[n] {
+					repeats++
+				} else {
+					passed += size
+				}
+				seen[n] = true
 				m.block(id, fakeBlock{links[n], size, wire, index})
 				if index <= skip {
 					skipped[n] = true
 				}
 				if wire {
 					sent += size
-					started = true
+					latest += size
+					if !begun {
+						begun, base = true, passed-size
+					}
+					started, reached = true, max(reached, passed)
 					if index <= high {
 						resent += size
 					}
@@ -165,7 +178,8 @@ func TestMeterLaws(t *testing.T) {
 			for n := range skipped {
 				sum += 1 << n
 			}
-			want := Progress{SkipLinks: skip, Skipped: sum, Sent: sent, Resent: resent, Links: int64(stop), Started: started, Requests: r + 1}
+			want := Progress{SkipLinks: skip, Skipped: sum, Sent: sent, Resent: resent, Links: int64(stop), Started: started, Requests: r + 1,
+				Latest: latest, High: high, Begun: begun, Base: base, Reached: reached, Repeats: repeats}
 			if got := m.progress(); got != want {
 				t.Fatalf("got %+v, want %+v", got, want)
 			}

@@ -32,7 +32,7 @@ func TestPull(t *testing.T) {
 				t.Errorf("client holds %d blocks, want 129", p.sink.len())
 			}
 			got, ok := p.provider.Meter.Progress(chid)
-			want := Progress{Sent: d.size, Written: d.size, Links: 129, Started: true, Requests: 1}
+			want := Progress{Sent: d.size, Written: d.size, Latest: d.size, Links: 129, High: 129, Begun: true, Reached: d.size, Started: true, Requests: 1}
 			if !ok || got != want {
 				t.Errorf("progress %+v, want %+v", got, want)
 			}

@@ -234,7 +234,7 @@ func TestResumeBeforePause(t *testing.T) {
 		if err := e.Unpause(ctx, s.id, ext("x")); err != nil {
 			t.Fatal(err)
 		}
-		s.leaveHook(&blockActions{paused: true})
+		s.leaveHook(&blockActions{paused: true}, 1)
 		<-f.tries // too early
 		f.set(graphsync.Paused)
 		if got := <-f.resumed; len(got) != 1 || got[0].Name != "x" {
@@ -244,7 +244,7 @@ func TestResumeBeforePause(t *testing.T) {
 	t.Run("after the hook decided", func(t *testing.T) {
 		e, f, s := pausing(t)
 		s.enterHook()
-		s.leaveHook(&blockActions{paused: true})
+		s.leaveHook(&blockActions{paused: true}, 1)
 		if err := e.Unpause(ctx, s.id, ext("x")); err != nil {
 			t.Fatal(err)
 		}
@@ -260,13 +260,13 @@ func TestResumeBeforePause(t *testing.T) {
 		if err := e.Unpause(ctx, s.id, ext("x")); err != nil {
 			t.Fatal(err)
 		}
-		s.leaveHook(&blockActions{})
+		s.leaveHook(&blockActions{}, 1)
 		if got := <-f.updates; len(got) != 1 {
 			t.Errorf("update %v", got)
 		}
 		// A pause that comes later is not undone.
 		s.enterHook()
-		s.leaveHook(&blockActions{paused: true})
+		s.leaveHook(&blockActions{paused: true}, 1)
 		f.set(graphsync.Paused)
 		if len(f.tries) != 0 || len(f.resumed) != 0 {
 			t.Error("an old resume undid a new pause")
@@ -287,7 +287,7 @@ func TestResumeBeforePause(t *testing.T) {
 	t.Run("request ends", func(t *testing.T) {
 		e, f, s := pausing(t)
 		s.enterHook()
-		s.leaveHook(&blockActions{paused: true})
+		s.leaveHook(&blockActions{paused: true}, 1)
 		f.mu.Lock()
 		f.gone = true
 		f.mu.Unlock()
@@ -314,14 +314,14 @@ func TestPauseIsUndone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.enterHook()
-	if s.leaveHook(&blockActions{}) {
+	if s.leaveHook(&blockActions{}, 1) {
 		t.Error("paused although it was undone")
 	}
 	if err := e.Pause(ctx, s.id); err != nil {
 		t.Fatal(err)
 	}
 	s.enterHook()
-	if !s.leaveHook(&blockActions{}) {
+	if !s.leaveHook(&blockActions{}, 1) {
 		t.Error("not paused")
 	}
 	if err := e.Pause(ctx, s.id); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-graphsync"
 )
 
@@ -45,13 +46,46 @@ func (e *Exchange) Unpause(ctx context.Context, id graphsync.RequestID, ext ...g
 		return graphsync.RequestNotFoundErr{}
 	}
 	s.wantPause = false
-	s.wanted = true
 	s.updates = merge(s.updates, ext)
+	e.wake(s)
+	return nil
+}
+
+// wake has a resume of s carried out. It is called with s.mu held.
+func (e *Exchange) wake(s *served) {
+	s.wanted = true
 	if !s.resuming && e.ctx.Err() == nil {
 		s.resuming = true
 		e.spawn(func() { e.resume(s) })
 	}
-	return nil
+}
+
+// Hold makes the latest request of a channel stand still behind the link of that
+// index, as Progress.Links counts, when it has sent that link's block: what lies
+// behind stays here. It is for a peer that may have lost blocks and must not have
+// new ones. It holds whatever data-transfer resumes, until Hold is called with 0;
+// then the request goes on unless data-transfer has paused it. The channel's next
+// request is not held. It returns at once and may be called by a validator.
+func (e *Exchange) Hold(chid datatransfer.ChannelID, link int64) {
+	m := e.table.meterOf(chid)
+	if m == nil {
+		return
+	}
+	m.holdAt(link)
+	if link != 0 {
+		return
+	}
+	for _, s := range e.table.live(chid) {
+		s.mu.Lock()
+		if s.held && !s.endless {
+			s.held = false
+			if !s.paused { // or data-transfer resumes it
+				s.paused = true
+				e.wake(s)
+			}
+		}
+		s.mu.Unlock()
+	}
 }
 
 // merge returns old with the extensions of ext, the newer ones winning.
@@ -144,7 +178,7 @@ func (s *served) nextStep() (resumeStep, []graphsync.ExtensionData, bool) {
 	if s.hookEnd != nil {
 		return resumeStep{hook: s.hookEnd}, nil, true
 	}
-	step, ext := resumeStep{paused: s.paused}, s.updates
+	step, ext := resumeStep{paused: s.paused && !s.held}, s.updates
 	s.paused, s.wanted, s.updates = false, false, nil
 	return step, ext, true
 }

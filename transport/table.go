@@ -22,6 +22,8 @@ type served struct {
 	ended     bool       // done is closed
 	dying     bool       // a send failed: graphsync will end it at the next block
 	paused    bool       // a hook asked for a pause that has not been undone
+	held      bool       // it stands still by Hold
+	endless   bool       // it is held for good, until it is ended
 	wantPause bool       // Pause was called: pause at the next block
 	hookEnd   chan struct{}
 	wanted    bool // Unpause was called and has not taken effect

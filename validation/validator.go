@@ -30,6 +30,21 @@ type Grant struct {
 	Queued voucher.Bytes
 }
 
+// May returns how many bytes the channel may have queued in all before it stops
+// behind the block that reaches it: 0 holds the channel, voucher.MaxBytes frees
+// it.
+func (g Grant) May() voucher.Bytes {
+	switch {
+	case g.Verdict.Limit == voucher.MaxBytes:
+		return voucher.MaxBytes
+	case g.Verdict.Limit <= g.Offset:
+		return 0
+	case g.Probe:
+		return g.Queued.Add(1)
+	}
+	return (g.Verdict.Limit - g.Offset).Add(g.Ahead)
+}
+
 // Book is where accepted deals are opened. Its methods run on graphsync's one
 // response goroutine, under a lock of data-transfer's: they must answer from
 // memory and must not call a data-transfer manager.
@@ -67,18 +82,25 @@ func (v Validator) ValidatePull(chid datatransfer.ChannelID, from peer.ID, vouch
 	if err != nil {
 		return refuse(0, fmt.Errorf("%w: %w", voucher.RefusedTerms, err))
 	}
-	offer, err := v.Book.Offer(from, p)
-	if err == nil {
-		err = Check(offer, p, root, sel)
-	}
-	if err != nil {
-		return refuse(p.ID, err)
-	}
-	grant, reply, err := v.Book.Open(chid, p)
+	grant, reply, err := Accept(v.Book, chid, from, p, root, sel)
 	if err != nil {
 		return refuse(p.ID, err)
 	}
 	return Result(grant, &reply)
+}
+
+// Accept opens the deal that p proposes in b, or continues it, on channel chid,
+// if it may begin. root and sel are what the channel itself asks for. The error
+// wraps a voucher.Refusal: see Refusal.
+func Accept(b Book, chid datatransfer.ChannelID, from peer.ID, p voucher.DealProposal, root cid.Cid, sel datamodel.Node) (Grant, voucher.DealResponse, error) {
+	offer, err := b.Offer(from, p)
+	if err != nil {
+		return Grant{}, voucher.DealResponse{}, err
+	}
+	if err := Check(offer, p, root, sel); err != nil {
+		return Grant{}, voucher.DealResponse{}, err
+	}
+	return b.Open(chid, p)
 }
 
 // ValidateRestart decides whether a channel that broke may go on.
@@ -129,14 +151,12 @@ func Refusal(id voucher.DealID, err error) voucher.DealResponse {
 // it.
 func Result(g Grant, reply *voucher.DealResponse) (datatransfer.ValidationResult, error) {
 	r := datatransfer.ValidationResult{Accepted: true, RequiresFinalization: g.Verdict.Settle}
-	switch {
-	case g.Verdict.Limit == voucher.MaxBytes:
-	case g.Verdict.Limit <= g.Offset:
+	switch may := g.May(); may {
+	case voucher.MaxBytes:
+	case 0:
 		r.ForcePause, r.DataLimit = true, 1
-	case g.Probe:
-		r.DataLimit = uint64(g.Queued.Add(1))
 	default:
-		r.DataLimit = uint64((g.Verdict.Limit - g.Offset).Add(g.Ahead))
+		r.DataLimit = uint64(may)
 	}
 	if reply == nil {
 		return r, nil

@@ -53,7 +53,7 @@ func (a *app) root() *cli.Command {
 		},
 		Commands: []*cli.Command{
 			a.demoCommand(), a.serveCommand(), a.daemonCommand(), a.queryCommand(), a.quoteCommand(), a.fetchCommand(),
-			a.dealsCommand(), a.askCommand(), a.budgetCommand(), a.walletCommand(), a.channelCommand(), a.creditCommand(), a.carCommand(),
+			a.dealsCommand(), a.askCommand(), a.budgetCommand(), a.walletCommand(), a.channelCommand(), a.creditCommand(), a.carCommand(), a.benchCommand(),
 		},
 		Action: a.top,
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -24,6 +25,14 @@ type blocks struct {
 
 // arrival is what was added to a root's CAR by this process.
 type arrival struct{ blocks, bytes uint64 }
+
+// moveTo makes what arrives from now on go to dir. No deal may be running.
+func (b *blocks) moveTo(dir string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dir, b.arrived = dir, nil
+	return os.MkdirAll(dir, 0o700)
+}
 
 // path is where the blocks of root are.
 func (b *blocks) path(root cid.Cid) string { return filepath.Join(b.dir, root.String()+".car") }

@@ -97,7 +97,20 @@ func TestCredit(t *testing.T) {
 		t.Fatalf("credit %+v, paid %s", list, got.Paid)
 	}
 	payer := list[0].Payer
+	hint := func() string {
+		q := decode[answer](t, s.must("query", "--json", "--repo", "client", "--provider", p.addr, root))
+		if q.Credit == nil {
+			return "none"
+		}
+		return *q.Credit
+	}
+	if said := hint(); said != "1000000000000000000" { // also after an account was opened
+		t.Errorf("what any payer is lent: %s", said)
+	}
 	s.must("credit", "set", "--repo", "provider", payer, "2FIL")
+	if said := hint(); said != "none" { // the node that runs finds out that one has a line of its own
+		t.Errorf("what any payer is lent: %s", said)
+	}
 	s.must("credit", "settle", "--repo", "provider", "--note", "by hand", payer, got.Paid+"atto")
 	list = decode[[]creditView](t, s.must("credit", "list", "--json", "--repo", "provider"))
 	if list[0].Line.String() != "2000000000000000000" || !list[0].Owed.IsZero() || list[0].Settled.String() != got.Paid {

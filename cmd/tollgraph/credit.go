@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/filecoin-project/go-address"
@@ -69,7 +70,7 @@ func (a *app) setCredit(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	return withTill(ctx, cmd.String("repo"), func(till *payment.Till) error {
+	return changeAccount(ctx, cmd.String("repo"), func(till *payment.Till) error {
 		if err := till.SetCredit(ctx, payer, line); err != nil {
 			return err
 		}
@@ -85,7 +86,7 @@ func (a *app) settle(ctx context.Context, cmd *cli.Command) error {
 	if amount.IsZero() {
 		return usagef("credit settle notes a payment: name an amount above 0")
 	}
-	return withTill(ctx, cmd.String("repo"), func(till *payment.Till) error {
+	return changeAccount(ctx, cmd.String("repo"), func(till *payment.Till) error {
 		if err := till.Settle(ctx, payer, amount, cmd.String("note")); err != nil {
 			return err
 		}
@@ -130,5 +131,16 @@ func withTill(ctx context.Context, dir string, do func(*payment.Till) error) err
 			return err
 		}
 		return do(till)
+	})
+}
+
+// changeAccount is withTill for what changes the terms of an account.
+func changeAccount(ctx context.Context, dir string, do func(*payment.Till) error) error {
+	return withDatabase(ctx, dir, func(db *sql.DB) error {
+		till, err := tillOf(dir, db)
+		if err != nil {
+			return err
+		}
+		return errors.Join(do(till), settings{db}.creditChanged(ctx))
 	})
 }

@@ -52,7 +52,7 @@ var kinds = []struct {
 		market.ErrPrice, market.ErrBudget, market.ErrNoCredit, payment.ErrBudget,
 		voucher.RefusedPrice, voucher.RefusedInterval, voucher.RefusedUnsealPrice, voucher.RefusedCredit,
 	}},
-	{exitUnverified, []error{piece.ErrBadBlock, piece.ErrNotCAR, piece.ErrTruncated}},
+	{exitUnverified, []error{voucher.ErrWrongBlock, piece.ErrBadBlock, piece.ErrNotCAR, piece.ErrTruncated}},
 	{exitIncomplete, []error{market.ErrSuspended, piece.ErrIncomplete, context.DeadlineExceeded}},
 	{exitInterrupted, []error{context.Canceled}},
 }

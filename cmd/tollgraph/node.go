@@ -83,9 +83,7 @@ func (n *node) Close() error {
 // meter reads how much a channel has moved.
 func (n *node) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
 	p, ok := n.stack.Meter.Progress(chid)
-	return market.Progress{
-		SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests,
-	}, ok
+	return market.Progress(p), ok
 }
 
 // buyer is a client on a node, with what it bought.
@@ -96,16 +94,23 @@ type buyer struct {
 
 // newBuyer starts a client on n.
 func newBuyer(ctx context.Context, n *node, cfg market.ClientConfig) (*buyer, error) {
+	cfg.DB = n.repo.db
+	return newBuyerIn(ctx, n, cfg, n.repo.path("blocks"))
+}
+
+// newBuyerIn starts a client on n that keeps its deals in cfg.DB and what it
+// receives in dir, and pays from the wallet of the repo.
+func newBuyerIn(ctx context.Context, n *node, cfg market.ClientConfig, dir string) (*buyer, error) {
 	wallet, err := payment.NewWallet(n.repo.db, n.repo.key, payment.WalletConfig{})
 	if err != nil {
 		return nil, err
 	}
-	store := &blocks{dir: n.repo.path("blocks")}
+	store := &blocks{dir: dir}
 	if err := os.MkdirAll(store.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("blocks: %w", err)
 	}
 	cfg.Host, cfg.Transfers, cfg.UseStore = n.host, n.stack.Transfers(), transport.UseStore
-	cfg.Stores, cfg.DB, cfg.Node, cfg.Wallet = store, n.repo.db, wallet, wallet.Address()
+	cfg.Stores, cfg.Node, cfg.Wallet = store, wallet, wallet.Address()
 	cfg.Logger = logger("tollgraph/client")
 	client, err := market.NewClient(ctx, cfg)
 	if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/tollgraph/tollgraph/payment"
 	"github.com/tollgraph/tollgraph/piece"
@@ -23,14 +24,17 @@ type shop struct {
 // seller is a provider on a node, serving.
 type seller struct {
 	*market.Provider
-	store *piece.Store
-	till  *payment.Till
+	store   *piece.Store
+	till    *payment.Till
+	looking sync.WaitGroup     // through the accounts, at the start
+	stop    context.CancelFunc // ends that
 }
 
 // newSeller indexes the pieces and starts a provider on n. events, if not nil,
 // is told of its deals from the first one on.
 func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubscriber) (_ *seller, err error) {
-	out := new(seller)
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	out := &seller{stop: stop}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, out.Close())
@@ -39,13 +43,14 @@ func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubsc
 	if out.till, err = payment.NewTill(n.repo.db, n.repo.key.Address(), payment.TillConfig{DefaultCredit: s.credit}); err != nil {
 		return nil, err
 	}
+	hint := &creditHint{till: out.till, settings: settings{n.repo.db}}
 	if out.store, err = openPieces(ctx, n.repo, s); err != nil {
 		return nil, err
 	}
 	out.Provider, err = market.NewProvider(market.ProviderConfig{
 		Host: n.host, Transfers: n.stack.Transfers(), UseStore: transport.UseStore, Pieces: goods{out.store},
-		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter,
-		CreditLine: out.creditLine, Logger: logger("tollgraph/provider"),
+		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter, Hold: n.stack.Meter.Hold,
+		CreditLine: hint.line, Logger: logger("tollgraph/provider"),
 	})
 	if err != nil {
 		return nil, err
@@ -53,6 +58,7 @@ func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubsc
 	if events != nil {
 		out.SubscribeToEvents(events)
 	}
+	out.looking.Go(func() { hint.find(life) }) // the first query finds it done
 	return out, out.Start(ctx)
 }
 
@@ -65,24 +71,10 @@ func openPieces(ctx context.Context, r *repo, s shop) (*piece.Store, error) {
 	return piece.Open(ctx, cfg)
 }
 
-// creditLine is what any payer is lent, and nil if some payers have terms of
-// their own: then nothing is true of all.
-func (s *seller) creditLine() *voucher.Amount {
-	channels, err := s.till.Channels(context.Background())
-	if err != nil {
-		return nil // it is only a hint; whether a payment is good is decided when it comes
-	}
-	line := s.till.DefaultCredit()
-	for _, c := range channels {
-		if c.Line != line || c.Total.Less(c.Settled) {
-			return nil
-		}
-	}
-	return &line
-}
-
 // Close stops selling. Deals go on at the next start.
 func (s *seller) Close() error {
+	s.stop()
+	s.looking.Wait()
 	var errs []error
 	if s.Provider != nil {
 		errs = append(errs, s.Provider.Close())

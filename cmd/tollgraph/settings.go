@@ -20,6 +20,7 @@ const settingsSchema = `CREATE TABLE IF NOT EXISTS node_settings (
 // The names of settings.
 const (
 	settingAsk      = "ask"       // voucher.Ask
+	settingCredit   = "credit"    // int64: another one when an account got other terms
 	settingMaxPrice = "max_price" // voucher.Price: the ceiling of what is paid per byte
 )
 

@@ -75,8 +75,9 @@ func main() {
 		Ask: voucher.Ask{PricePerByte: 2, PaymentInterval: 1 << 20},
 		Meter: func(chid datatransfer.ChannelID) (market.Progress, bool) {
 			p, ok := exchange.Progress(chid)
-			return market.Progress{SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests}, ok
+			return market.Progress(p), ok
 		},
+		Hold: exchange.Hold,
 	})
 	check(err)
 	check(provider.Start(ctx))

@@ -191,8 +191,9 @@ func (f *field) sell(ctx context.Context, h host.Host, t terms) (address.Address
 		Ask: f.askOf(t),
 		Meter: func(chid datatransfer.ChannelID) (market.Progress, bool) {
 			p, ok := n.Meter.Progress(chid)
-			return market.Progress{SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests}, ok
+			return market.Progress(p), ok
 		},
+		Hold: n.Meter.Hold,
 	}
 	if f.c.Disk {
 		s, err := f.pieces(ctx)

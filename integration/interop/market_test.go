@@ -85,7 +85,7 @@ func (n *node) addr() peer.AddrInfo { return peer.AddrInfo{ID: n.host.ID(), Addr
 
 func (n *node) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
 	p, ok := n.tr.Meter.Progress(chid)
-	return market.Progress{SkipLinks: p.SkipLinks, Skipped: p.Skipped, Sent: p.Sent, Links: p.Links, Started: p.Started, Requests: p.Requests}, ok
+	return market.Progress(p), ok
 }
 
 // goods adapts a piece.Store to the market. What is sealed cannot be read
@@ -168,7 +168,7 @@ func (s *seller) start() {
 	must(s.t, err)
 	s.market, err = market.NewProvider(market.ProviderConfig{
 		Host: s.host, Transfers: s.tr.Transfers(), UseStore: transport.UseStore, Pieces: s.goods, Node: s.till, DB: s.db, PayTo: s.payTo,
-		Ask: s.ask, Meter: s.meter, Pricing: s.price, Logger: testLogger(),
+		Ask: s.ask, Meter: s.meter, Hold: s.tr.Meter.Hold, Pricing: s.price, Logger: testLogger(),
 	})
 	must(s.t, err)
 	must(s.t, s.market.Start(s.t.Context()))
