@@ -20,7 +20,7 @@
 //
 // An index holds one record of 44 bytes per block, sorted by hash, in pages of
 // 4 KiB with a checksum each. In memory are only the first key of every page
-// and a filter of ten bits per block, some 1.5 MiB per million blocks: a block
+// and a filter of ten bits per block, some 1.6 MiB per million blocks: a block
 // that a piece does not hold is almost always refused without touching the
 // disk, and one that it holds costs one read of one page. Blocks are found by
 // multihash, so that a CID finds its block whatever version or codec it names.

@@ -74,7 +74,7 @@ func pageCount(n uint64) uint64 { return (n + recordsInPage - 1) / recordsInPage
 
 // readIndex opens the index file of size bytes in r, which must stay readable.
 // It reads header and summary only; pages are checked as they are used. The
-// memory taken is never more than size.
+// memory taken is never more than size and a quarter.
 func readIndex(r io.ReaderAt, size int64) (*index, error) {
 	page := new([pageSize]byte)
 	if n, err := r.ReadAt(page[:], 0); n < pageSize {
@@ -105,6 +105,7 @@ func readIndex(r io.ReaderAt, size int64) (*index, error) {
 		return nil, err
 	}
 	x.first = summary[h.rootBytes:][:firsts:firsts]
+	x.fillHeads()
 	x.filter = summary[int64(h.rootBytes)+firsts:]
 	return x, nil
 }

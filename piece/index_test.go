@@ -79,6 +79,42 @@ func TestIndexLaws(t *testing.T) {
 	}
 }
 
+// The page of a key is the one that halving finds, wherever keys lie.
+func TestPageOf(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		mask := rapid.SampledFrom([]uint64{0, 1, 0xff, 0xffff << 40, 1<<63 | 3, ^uint64(0)}).Draw(t, "mask") // of the bits that differ
+		base := rapid.SampledFrom([]uint64{0, ^uint64(0), 1 << 63}).Draw(t, "base") &^ mask
+		draw := func() (k key) {
+			binary.BigEndian.PutUint64(k[:], base|rng.Uint64()&mask)
+			k[31] = byte(rng.IntN(4))
+			return k
+		}
+		keys := make([]key, rapid.IntRange(0, 400).Draw(t, "pages"))
+		for i := range keys {
+			keys[i] = draw()
+		}
+		slices.SortFunc(keys, func(a, b key) int { return bytes.Compare(a[:], b[:]) })
+		keys = slices.Compact(keys)
+		x := &index{}
+		for _, k := range keys {
+			x.first = append(x.first, k[:]...)
+		}
+		x.fillHeads()
+		for range 200 {
+			k, want := draw(), -1
+			for i := range keys {
+				if bytes.Compare(keys[i][:], k[:]) <= 0 {
+					want = i
+				}
+			}
+			if got := x.pageOf(k); got != want {
+				t.Fatalf("%x is in page %d of %d, not %d", k, want, len(keys), got)
+			}
+		}
+	})
+}
+
 // SHA-256 digests are their own keys; other multihashes cannot meet them.
 func TestKeys(t *testing.T) {
 	b := makeBlock([]byte("data"), cid.Raw, multihash.SHA2_256)
