@@ -84,28 +84,22 @@ func TestV0BehindTheEnd(t *testing.T) {
 	}
 }
 
-// quiet reads answers until none comes for a second, and returns the last.
-func (c *oldClient) quiet() voucher.DealResponse {
+// asked reads answers until money is asked for, and that nothing follows for a
+// second.
+func (c *oldClient) asked() voucher.DealResponse {
 	c.t.Helper()
-	var last voucher.DealResponse
-	for {
-		must(c.t, c.s.SetReadDeadline(time.Now().Add(time.Second))) // nothing tells of what is not sent
-		r, n, err := c.in.Response()
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				c.t.Fatal("the stream ended")
-			}
-			return last
-		}
-		for range n {
-			b, err := c.in.Block()
-			must(c.t, err)
-			must(c.t, b.Verify(c.walk[c.got].cid))
-			c.got++
-			c.received += voucher.Bytes(len(b.Data))
-		}
-		last = r
+	r := c.next()
+	for r.Status == voucher.DealStatusOngoing {
+		r = c.next()
 	}
+	must(c.t, c.s.SetReadDeadline(time.Now().Add(time.Second))) // nothing tells of what is not sent
+	if more, n, err := c.in.Response(); err == nil {
+		c.t.Errorf("behind %+v came %+v with %d blocks", r, more, n)
+	} else if errors.Is(err, io.EOF) {
+		c.t.Error("the stream ended")
+	}
+	must(c.t, c.s.SetReadDeadline(time.Now().Add(time.Minute)))
+	return r
 }
 
 // TestV0Exposure: who does not pay gets one interval and at most one block, who
@@ -124,7 +118,7 @@ func TestV0Exposure(t *testing.T) {
 			c := newOldClient(t, s, root, walk, 7, ask)
 			c.accepted()
 			first := ask.PaymentInterval
-			asked := c.quiet()
+			asked := c.asked()
 			if c.received < first || c.received >= first+block {
 				t.Errorf("unpaid: %d bytes, interval %d and one block of %d allowed", c.received, first, block)
 			}
@@ -134,11 +128,11 @@ func TestV0Exposure(t *testing.T) {
 			}
 			before := c.received
 			c.sendPayment(all.Sub(voucher.Atto(1)))
-			if asked = c.quiet(); c.received != before || asked.Status != voucher.DealStatusFundsNeeded || asked.PaymentOwed != voucher.Atto(1) {
+			if asked = c.asked(); c.received != before || asked.Status != voucher.DealStatusFundsNeeded || asked.PaymentOwed != voucher.Atto(1) {
 				t.Errorf("one attoFIL short: %d bytes more, asked %+v", c.received-before, asked)
 			}
 			c.sendPayment(all)
-			c.quiet()
+			c.asked()
 			if second := 2*first + ask.PaymentIntervalIncrease; c.received < second || c.received >= second+block {
 				t.Errorf("paid once: %d bytes, %d and one block of %d allowed", c.received, second, block)
 			}
@@ -180,7 +174,7 @@ func TestV0BadPayment(t *testing.T) {
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
 	c := newOldClient(t, s, root, walk, 7, defaultAsk)
 	c.accepted()
-	c.quiet()
+	c.asked()
 	before := c.received
 	forged := c.pay(defaultAsk.PricePerByte.Of(1 << 20))
 	v := *forged.PaymentVoucher
@@ -188,14 +182,14 @@ func TestV0BadPayment(t *testing.T) {
 	v.Signature.Data = slices.Clone(v.Signature.Data)
 	v.Signature.Data[3] ^= 1
 	c.write(forged.MarshalTuple())
-	r := c.quiet()
+	r := c.asked()
 	if code, _, ok := voucher.ParseRefusal(r.Message); !ok || code != voucher.RefusedPayment || c.received != before {
 		t.Errorf("%d bytes more, told %+v", c.received-before, r)
 	}
 	v.Signature.Data[3] ^= 1
 	c.paid = append(c.paid, defaultAsk.PricePerByte.Of(1<<20))
 	c.write(forged.MarshalTuple())
-	if c.quiet(); c.received <= before {
+	if c.asked(); c.received <= before {
 		t.Error("nothing follows a good payment")
 	}
 }

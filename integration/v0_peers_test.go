@@ -79,12 +79,12 @@ func makeRepeats(t testing.TB, dir string, chunks, size int) (car string, root c
 // asked, and finds fault with everything that they found fault with.
 type oldClient struct {
 	t     testing.TB
+	host  host.Host
 	s     network.Stream
 	in    *voucher.ReaderV0
 	id    voucher.DealID
 	terms voucher.Terms
 	walk  []step
-	short voucher.Amount // left out of every payment but the last
 	pay   func(voucher.Amount) voucher.DealPayment
 
 	got      int // blocks
@@ -100,8 +100,8 @@ func newOldClient(t testing.TB, s *seller, root cid.Cid, walk []step, id voucher
 	stream, err := b.host.NewStream(t.Context(), s.host.ID(), voucher.DealProtocolV0)
 	must(t, err)
 	t.Cleanup(func() { _ = stream.Reset() })
-	must(t, stream.SetDeadline(time.Now().Add(30*time.Second)))
-	c := &oldClient{t: t, s: stream, in: voucher.NewReaderV0(stream), id: id, terms: ask.Terms(), walk: walk, pay: payer(t, b.wallet, s.till.Address(), id)}
+	must(t, stream.SetDeadline(time.Now().Add(time.Minute)))
+	c := &oldClient{t: t, host: b.host, s: stream, in: voucher.NewReaderV0(stream), id: id, terms: ask.Terms(), walk: walk, pay: payer(t, b.wallet, s.till.Address(), id)}
 	c.write(voucher.ProposalV0{DealProposal: proposalOn(root, id, ask)}.MarshalCBOR())
 	return c
 }
@@ -137,6 +137,13 @@ func (c *oldClient) next() voucher.DealResponse {
 	c.t.Helper()
 	r, n, err := c.in.Response()
 	must(c.t, err)
+	c.take(n)
+	return r
+}
+
+// take takes n blocks, which must be the next ones.
+func (c *oldClient) take(n int) {
+	c.t.Helper()
 	for range n {
 		b, err := c.in.Block()
 		must(c.t, err)
@@ -147,7 +154,6 @@ func (c *oldClient) next() voucher.DealResponse {
 		c.got++
 		c.received += voucher.Bytes(len(b.Data))
 	}
-	return r
 }
 
 // last returns what was paid so far.
@@ -223,18 +229,19 @@ type oldProvider struct {
 	// cutAt ends the first stream in front of a block.
 	cutAt int
 
-	mu   sync.Mutex
-	paid []voucher.Amount // guarded by mu: cumulative, of all deals
-	ends []error          // guarded by mu: how each deal ended
-	ids  []voucher.DealID // guarded by mu
-	done chan struct{}    // a deal ended
+	mu    sync.Mutex
+	paid  []voucher.Amount          // guarded by mu: cumulative in each deal
+	lanes map[uint64]voucher.Amount // guarded by mu: what each is worth
+	ends  []error                   // guarded by mu: how each deal ended
+	ids   []voucher.DealID          // guarded by mu
+	done  chan struct{}             // a deal ended
 }
 
 func newOldProvider(t testing.TB, ask voucher.Ask, walk []step) *oldProvider {
 	t.Helper()
 	key, err := payment.LoadOrCreateKey(filepath.Join(t.TempDir(), "wallet.key"))
 	must(t, err)
-	p := &oldProvider{t: t, host: newHost(t, true), ask: ask, payTo: key.Address(), walk: walk, cutAt: -1, done: make(chan struct{}, 16)}
+	p := &oldProvider{t: t, host: newHost(t, true), ask: ask, payTo: key.Address(), walk: walk, cutAt: -1, lanes: make(map[uint64]voucher.Amount), done: make(chan struct{}, 16)}
 	p.host.SetStreamHandler(voucher.QueryProtocolV0, p.query)
 	p.host.SetStreamHandler(voucher.DealProtocolV0, func(s network.Stream) {
 		_ = s.SetDeadline(time.Now().Add(30 * time.Second))
@@ -352,10 +359,8 @@ func (p *oldProvider) book(pay voucher.DealPayment) (voucher.Amount, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	last := voucher.Amount{}
-	if len(p.paid) != 0 {
-		last = p.paid[len(p.paid)-1]
-	}
+	last := p.lanes[pay.PaymentVoucher.Lane]
+	p.lanes[pay.PaymentVoucher.Lane] = last.Max(total)
 	p.paid = append(p.paid, last.Max(total))
 	return total.Sub(last), nil
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // sellsByStream and buysByStream leave data-transfer out.
-func sellsByStream(c *market.ProviderConfig) { c.Transfers, c.UseStore, c.Meter = nil, nil, nil }
+func sellsByStream(c *market.ProviderConfig) { c.Transfers, c.UseStore = nil, nil }
 func buysByStream(c *market.ClientConfig)    { c.Transfers, c.UseStore = nil, nil }
 
 // TestV0Sale: deals on streams cost what they cost elsewhere, to the attoFIL,

@@ -72,6 +72,7 @@ type clientDeal struct {
 type line struct {
 	seq     int // which opening this is
 	chid    datatransfer.ChannelID
+	by      clientCarrier      // of the channel that was opened last
 	open    bool               // opening counts
 	cancel  context.CancelFunc // ends the channel
 	next    time.Time          // when to open again

@@ -16,8 +16,9 @@ import (
 type openedNote struct {
 	seq   int
 	chid  datatransfer.ChannelID
-	older bool // see line
-	over  bool // the channel can no longer be restarted
+	by    clientCarrier // of chid
+	older bool          // see line
+	over  bool          // the channel can no longer be restarted
 	err   error
 }
 
@@ -57,7 +58,7 @@ func (d *clientDeal) opened(n openedNote) {
 		d.c.log.Debug("open channel", "id", d.id, "err", n.err)
 		d.drop()
 	default:
-		d.line.older = n.older
+		d.line.by, d.line.older = n.by, n.older
 		d.adopt(n.chid)
 	}
 }
@@ -290,31 +291,31 @@ func (d *clientDeal) openLine(ctx context.Context) {
 	d.line.open, d.line.still, d.line.stopped, d.line.opened = true, false, false, time.Now()
 	d.line.cancel = cancel
 	d.line.seq++
-	seq, again := d.line.seq, d.line.chid
+	seq, again, by := d.line.seq, d.line.chid, d.line.by
 	d.courier.done.Go(func() {
-		note := d.dial(lineCtx, again)
+		note := d.dial(lineCtx, again, by)
 		note.seq = seq
 		d.inbox.post(note)
 	})
 }
 
-// dial opens a channel, or restarts again if that is one.
-func (d *clientDeal) dial(ctx context.Context, again datatransfer.ChannelID) openedNote {
+// dial opens a channel, or restarts again, which by carried, if that is one.
+func (d *clientDeal) dial(ctx context.Context, again datatransfer.ChannelID, by clientCarrier) openedNote {
 	dialCtx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	if err := d.c.connect(dialCtx, d.provider.AddrInfo); err != nil {
 		return openedNote{err: err}
 	}
 	if again.Initiator != "" {
-		err := d.c.carrierOf(again).restart(ctx, again)
-		return openedNote{chid: again, older: true, over: err != nil && ctx.Err() == nil, err: err}
+		err := by.restart(ctx, again)
+		return openedNote{chid: again, by: by, older: true, over: err != nil && ctx.Err() == nil, err: err}
 	}
-	by := d.c.carrierFor(d.provider.ID)
+	by = d.c.carrierFor(d.provider.ID)
 	if by.inBand() {
 		d.courier.rideAlong()
 	}
 	chid, older, err := by.open(ctx, d)
-	return openedNote{chid: chid, older: older, err: err}
+	return openedNote{chid: chid, by: by, older: older, err: err}
 }
 
 // drop lets go of the channel and plans the next.

@@ -63,7 +63,7 @@ func (a *app) daemon(ctx context.Context, cmd *cli.Command) error {
 	if len(cfg.paths) == 0 && !cmd.IsSet("listen") {
 		listen = nil // it only dials
 	}
-	n, err := startServing(ctx, cfg.repo, listen, cfg.egress)
+	n, err := startServing(ctx, cfg.repo, cfg.reach(listen))
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (a *app) estimate(ctx context.Context, cmd *cli.Command, cfg fetchConfig) (
 		err = r.post(ctx, "/v1/estimate", orderFlags(cmd, cfg), &e)
 		return e, err
 	}
-	n, err := startNode(ctx, cfg.repo, nil)
+	n, err := startServing(ctx, cfg.repo, reach{carrier: cfg.carrier})
 	if err != nil {
 		return e, err
 	}

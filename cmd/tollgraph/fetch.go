@@ -29,6 +29,7 @@ func (a *app) fetchCommand() *cli.Command {
 			&cli.DurationFlag{Name: "timeout", Usage: "stop after this `TIME`, such as 10m; default: never"},
 			&cli.DurationFlag{Name: "patience", Value: 2 * time.Minute, Usage: "stop after this `TIME` without progress"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what it would cost, and whether and why it would be refused"},
+			carrierFlag(),
 			&cli.BoolFlag{Name: "vouchers-only", Hidden: true, Usage: "pay with data-transfer vouchers"},
 		),
 		Action: a.fetch,
@@ -71,6 +72,7 @@ type fetchConfig struct {
 	timeout      time.Duration
 	patience     time.Duration
 	vouchersOnly bool
+	carrier      string
 }
 
 func fetchFlags(cmd *cli.Command) (fetchConfig, error) {
@@ -78,7 +80,7 @@ func fetchFlags(cmd *cli.Command) (fetchConfig, error) {
 		return fetchConfig{}, err
 	}
 	r := &reader{Command: cmd}
-	c := fetchConfig{repo: r.String("repo"), timeout: r.Duration("timeout"), patience: r.Duration("patience"), vouchersOnly: r.Bool("vouchers-only")}
+	c := fetchConfig{repo: r.String("repo"), timeout: r.Duration("timeout"), patience: r.Duration("patience"), vouchersOnly: r.Bool("vouchers-only"), carrier: r.carrier()}
 	c.selection, c.from, c.budget = r.selection(), r.provider(), r.amount("budget")
 	if r.String("max-price") != "" {
 		price := r.price("max-price")
@@ -124,7 +126,7 @@ func (a *app) fetch(ctx context.Context, cmd *cli.Command) error {
 
 // fetchHere fetches with a node of its own.
 func (a *app) fetchHere(ctx context.Context, cmd *cli.Command, cfg fetchConfig) error {
-	n, err := startNode(ctx, cfg.repo, nil)
+	n, err := startServing(ctx, cfg.repo, reach{carrier: cfg.carrier})
 	if err != nil {
 		return err
 	}

@@ -32,6 +32,9 @@ func orderFlags(cmd *cli.Command, cfg fetchConfig) order {
 // fetchRemote lets the node that runs on the repo fetch, and follows it. What
 // goes to standard output comes through a file that is then removed.
 func (a *app) fetchRemote(ctx context.Context, r *remote, cmd *cli.Command, cfg fetchConfig) (err error) {
+	if cfg.carrier != carrierAuto {
+		return usagef("--carrier is for a fetch of its own, and a daemon runs on this repo: name another with --repo, or start the daemon with it")
+	}
 	if cfg.vouchersOnly {
 		return usagef("--vouchers-only is for a fetch of its own, and a daemon runs on this repo: name another with --repo")
 	}

@@ -183,10 +183,10 @@ func (s *shell) start(command string, args ...string) *serving {
 }
 
 // sell makes a CAR of tree and serves it for money.
-func (s *shell) sell(tree string) (p *serving, root string) {
+func (s *shell) sell(tree string, args ...string) (p *serving, root string) {
 	s.t.Helper()
 	root = strings.TrimSpace(s.must("car", "create", "-o", "goods.car", tree).out)
-	return s.serve("provider", "--price", "0.01FIL", "--credit", "1FIL", "goods.car"), root
+	return s.serve("provider", append(args, "--price", "0.01FIL", "--credit", "1FIL", "goods.car")...), root
 }
 
 // tree makes a directory tree with a file of size bytes.

@@ -9,6 +9,7 @@ import (
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/urfave/cli/v3"
 
 	"github.com/tollgraph/tollgraph/payment"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
@@ -19,17 +20,45 @@ import (
 type node struct {
 	repo  *repo
 	host  host.Host
-	stack *transport.Node
+	stack *transport.Node // nil where deals are carried on streams only
+}
+
+// What carries deals, as --carrier says it.
+const (
+	carrierAuto = "auto" // what the other side speaks
+	carrierV0   = "v0"   // streams of /fil/retrieval/0.0.1, and no data-transfer
+)
+
+func carrierFlag() cli.Flag {
+	return &cli.StringFlag{Name: "carrier", Value: carrierAuto,
+		Usage: "how blocks travel, a `NAME`: auto for what the other side speaks, or v0 for /fil/retrieval/0.0.1 only"}
+}
+
+// carrier reads carrierFlag.
+func (r *reader) carrier() string {
+	name := r.String("carrier")
+	if name != carrierAuto && name != carrierV0 {
+		r.fail("carrier", errors.New("name auto or v0"))
+	}
+	return name
 }
 
 // startNode opens the repo at dir and starts the stack on it. Without listen
 // addresses it only dials.
 func startNode(ctx context.Context, dir string, listen []string) (*node, error) {
-	return startServing(ctx, dir, listen, transport.EgressConfig{})
+	return startServing(ctx, dir, reach{listen: listen, carrier: carrierAuto})
 }
 
-// startServing is startNode with a limit on what is sent.
-func startServing(ctx context.Context, dir string, listen []string, egress transport.EgressConfig) (_ *node, err error) {
+// reach is whom a node can deal with, and how fast.
+type reach struct {
+	listen  []string // without any it only dials
+	carrier string
+	egress  transport.EgressConfig // what is sent by data-transfer
+}
+
+// startServing is startNode with a limit on what is sent, and the carrier that
+// is asked for.
+func startServing(ctx context.Context, dir string, r reach) (_ *node, err error) {
 	n := new(node)
 	defer func() {
 		if err != nil {
@@ -39,16 +68,25 @@ func startServing(ctx context.Context, dir string, listen []string, egress trans
 	if n.repo, err = openRepo(ctx, dir); err != nil {
 		return nil, err
 	}
-	if n.host, n.stack, err = startStack(ctx, n.repo.id, listen, n.repo.path("transfer"), egress); err != nil {
+	if r.carrier == carrierV0 {
+		n.host, err = newHost(n.repo.id, r.listen)
+	} else {
+		n.host, n.stack, err = startStack(ctx, n.repo.id, r.listen, n.repo.path("transfer"), r.egress)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return n, nil
 }
 
+func newHost(id crypto.PrivKey, listen []string) (host.Host, error) {
+	return transport.NewHost(transport.HostConfig{Key: id, Listen: listen, UserAgent: "tollgraph/" + versionText()})
+}
+
 // startStack starts host, graphsync and data-transfer. With state "" progress
 // is kept in memory only.
 func startStack(ctx context.Context, id crypto.PrivKey, listen []string, state string, egress transport.EgressConfig) (host.Host, *transport.Node, error) {
-	h, err := transport.NewHost(transport.HostConfig{Key: id, Listen: listen, UserAgent: "tollgraph/" + versionText()})
+	h, err := newHost(id, listen)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -80,11 +118,22 @@ func (n *node) Close() error {
 	return errors.Join(errs...)
 }
 
+// transfers is what carries deals beside streams; nothing without a stack.
+func (n *node) transfers() (market.Transfers, market.UseStore) {
+	if n.stack == nil {
+		return nil, nil
+	}
+	return n.stack.Transfers(), transport.UseStore
+}
+
 // meter reads how much a channel has moved.
 func (n *node) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
 	p, ok := n.stack.Meter.Progress(chid)
 	return market.Progress(p), ok
 }
+
+// hold stops a channel behind a link.
+func (n *node) hold(chid datatransfer.ChannelID, link int64) { n.stack.Meter.Hold(chid, link) }
 
 // buyer is a client on a node, with what it bought.
 type buyer struct {
@@ -109,7 +158,8 @@ func newBuyerIn(ctx context.Context, n *node, cfg market.ClientConfig, dir strin
 	if err := os.MkdirAll(store.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("blocks: %w", err)
 	}
-	cfg.Host, cfg.Transfers, cfg.UseStore = n.host, n.stack.Transfers(), transport.UseStore
+	cfg.Host = n.host
+	cfg.Transfers, cfg.UseStore = n.transfers()
 	cfg.Stores, cfg.Node, cfg.Wallet = store, wallet, wallet.Address()
 	cfg.Logger = logger("tollgraph/client")
 	client, err := market.NewClient(ctx, cfg)

@@ -8,7 +8,6 @@ import (
 	"github.com/tollgraph/tollgraph/payment"
 	"github.com/tollgraph/tollgraph/piece"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
-	"github.com/tollgraph/tollgraph/transport"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -47,9 +46,10 @@ func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubsc
 	if out.store, err = openPieces(ctx, n.repo, s); err != nil {
 		return nil, err
 	}
+	transfers, useStore := n.transfers()
 	out.Provider, err = market.NewProvider(market.ProviderConfig{
-		Host: n.host, Transfers: n.stack.Transfers(), UseStore: transport.UseStore, Pieces: goods{out.store},
-		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter, Hold: n.stack.Meter.Hold,
+		Host: n.host, Transfers: transfers, UseStore: useStore, Pieces: goods{out.store},
+		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter, Hold: n.hold,
 		CreditLine: hint.line, Logger: logger("tollgraph/provider"),
 	})
 	if err != nil {

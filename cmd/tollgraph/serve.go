@@ -27,6 +27,7 @@ func shopFlags() []cli.Flag {
 	return append(askFlags("0", "1MiB", "0", "0"),
 		&cli.StringSliceFlag{Name: "listen", Value: []string{"/ip4/0.0.0.0/tcp/0"}, Usage: "`MULTIADDR` to listen on; may be repeated", Sources: cli.EnvVars(envName("listen"))},
 		text("unseal-command", "", "shell `COMMAND` that makes the CAR {out} of the sealed file {in}"),
+		carrierFlag(),
 		text("credit", "0", "`FIL` that any payer may owe on account; what has a price needs it"),
 		text("egress", "", "most `BYTES` of blocks to send per second, to all together; default as fast as it goes"),
 		text("egress-per-peer", "", "the same to one peer"),
@@ -36,9 +37,10 @@ func shopFlags() []cli.Flag {
 // serveConfig is what serve was told.
 type serveConfig struct {
 	shop
-	repo   string
-	listen []string
-	egress transport.EgressConfig
+	repo    string
+	listen  []string
+	egress  transport.EgressConfig
+	carrier string
 }
 
 // leastEgress is one of graphsync's messages in the time after which a client
@@ -51,6 +53,11 @@ func checkEgress(flag string, limit uint64) error {
 		return usagef("--%s %d: clients would give up; give at least 64KiB, or leave it out for no limit", flag, limit)
 	}
 	return nil
+}
+
+// reach is how a node that listens there deals.
+func (c serveConfig) reach(listen []string) reach {
+	return reach{listen: listen, carrier: c.carrier, egress: c.egress}
 }
 
 func serveFlags(cmd *cli.Command) (serveConfig, error) {
@@ -67,7 +74,7 @@ func serveFlags(cmd *cli.Command) (serveConfig, error) {
 // shopConfig reads shopFlags.
 func shopConfig(cmd *cli.Command) (serveConfig, error) {
 	r := reader{Command: cmd}
-	c := serveConfig{repo: r.String("repo"), listen: r.StringSlice("listen"), shop: shop{
+	c := serveConfig{repo: r.String("repo"), listen: r.StringSlice("listen"), carrier: r.carrier(), shop: shop{
 		paths: r.Args().Slice(),
 		ask: voucher.Ask{
 			PricePerByte: r.price("price"), UnsealPrice: r.amount("unseal-price"),
@@ -90,7 +97,7 @@ func (a *app) serve(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	n, err := startServing(ctx, cfg.repo, cfg.listen, cfg.egress)
+	n, err := startServing(ctx, cfg.repo, cfg.reach(cfg.listen))
 	if err != nil {
 		return err
 	}

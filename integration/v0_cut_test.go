@@ -1,0 +1,229 @@
+package integration
+
+import (
+	"context"
+	"crypto/rand"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// TestV0Cuts: connections that break again and again cost nothing: the deal goes
+// on on another stream behind what is held, and both books are exact.
+func TestV0Cuts(t *testing.T) {
+	for name, ahead := range map[string]*voucher.Bytes{"strict": risk(0), "ahead": risk(2 << 20)} {
+		t.Run(name, func(t *testing.T) {
+			car, root, size := makeCAR(t, t.TempDir(), 24<<20, 64<<10)
+			key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+			must(t, err)
+			h := hiddenHost(t, key)
+			s := newSeller(t, t.TempDir(), h, []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
+			proxy, addr := proxyTo(t, h)
+			b := newBuyer(t, t.TempDir(), buysByStream)
+			next := voucher.Bytes(3 << 20)
+			defer b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
+				if d.TotalReceived > next {
+					next = d.TotalReceived + 5<<20
+					proxy.cut()
+				}
+			})()
+			_, err = b.Get(within(t, time.Minute), market.Request{Provider: market.RetrievalPeer{AddrInfo: addr}, Root: root, Budget: voucher.OneFIL, AtRisk: ahead})
+			must(t, err)
+			settledExactly(t, s, b, size, defaultAsk)
+		})
+	}
+}
+
+// TestV0Restarts: either side is closed in the middle and comes back.
+func TestV0Restarts(t *testing.T) {
+	car, root, size := makeCAR(t, t.TempDir(), 24<<20, 64<<10)
+	ctx := within(t, time.Minute)
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	must(t, err)
+	dir := t.TempDir()
+	s := newSeller(t, dir, newHostWithKey(t, key, true), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
+	clientDir := t.TempDir()
+	clientKey, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	must(t, err)
+	request := market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)}
+	b := newBuyerOn(t, clientDir, newHostWithKey(t, clientKey, false), buysByStream)
+	third := b.received(t, 8<<20)
+	_, err = b.Retrieve(ctx, request)
+	must(t, err)
+	arrives(ctx, t, third)
+	b.stop()
+	b = newBuyerOn(t, clientDir, newHostWithKey(t, clientKey, false), buysByStream)
+	most := b.received(t, 16<<20)
+	id, err := b.Retrieve(ctx, request)
+	must(t, err)
+	arrives(ctx, t, most)
+	addrs := s.host.Addrs()
+	s.stop()
+	again := newSeller(t, dir, newHostAt(t, key, addrs[0].String()), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
+	_, err = b.Wait(ctx, id)
+	must(t, err)
+	settledExactly(t, again, b, size, defaultAsk)
+}
+
+func arrives(ctx context.Context, t testing.TB, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		t.Fatal(ctx.Err())
+	}
+}
+
+// TestV0Skip: who comes back without having paid is sent what it did not get, and
+// nothing new, however often it comes; each block comes once.
+func TestV0Skip(t *testing.T) {
+	const block = 100_000
+	car, root := makeRepeats(t, t.TempDir(), 60, block)
+	walk := walkOf(t, []string{car}, root)
+	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
+	once := firsts(walk)
+	c := newOldClient(t, s, root, walk, 7, defaultAsk)
+	must(t, c.s.Reset())
+	seen := 0
+	for range 4 {
+		stream, err := c.host.NewStream(t.Context(), s.host.ID(), voucher.DealProtocolV0)
+		must(t, err)
+		c.s, c.in, c.walk, c.got, c.received = stream, voucher.NewReaderV0(stream), once[min(seen, len(once)):], 0, 0
+		skip := linksBefore(walk, once, seen)
+		c.write(voucher.ProposalV0{DealProposal: proposalOn(root, 8, defaultAsk), Once: true, Skip: skip}.MarshalCBOR())
+		c.id = 8
+		c.drain()
+		seen += c.got
+		if got := sum(once[:seen]); got >= defaultAsk.PaymentInterval+block {
+			t.Errorf("%d bytes without paying, an interval of %d and a block of %d allowed", got, defaultAsk.PaymentInterval, block)
+		}
+		must(t, c.s.Reset())
+		if seen > 4 {
+			seen -= 3 // as if they had been lost on the way
+		}
+	}
+}
+
+// firsts are the steps of a walk without repeats.
+func firsts(walk []step) (once []step) {
+	seen := make(map[string]bool)
+	for _, s := range walk {
+		if !seen[s.cid.KeyString()] {
+			seen[s.cid.KeyString()] = true
+			once = append(once, s)
+		}
+	}
+	return once
+}
+
+// linksBefore is how many links of a walk one that holds the first n blocks may
+// skip.
+func linksBefore(walk, once []step, n int) uint64 {
+	held := make(map[string]bool)
+	for _, s := range once[:n] {
+		held[s.cid.KeyString()] = true
+	}
+	for i, s := range walk {
+		if !held[s.cid.KeyString()] {
+			return uint64(i)
+		}
+	}
+	return uint64(len(walk))
+}
+
+// drain takes what comes until nothing comes for a second.
+func (c *oldClient) drain() {
+	c.t.Helper()
+	for {
+		must(c.t, c.s.SetReadDeadline(time.Now().Add(time.Second))) // nothing tells of what is not sent
+		_, n, err := c.in.Response()
+		if err != nil {
+			return
+		}
+		c.take(n)
+	}
+}
+
+// TestV0OldProviderCut: a provider that cannot take up a deal is paid for what it
+// sent, and the rest is bought in another deal.
+func TestV0OldProviderCut(t *testing.T) {
+	car, root, _ := makeCAR(t, t.TempDir(), 3_000_000, 100_000)
+	walk := walkOf(t, []string{car}, root)
+	p := newOldProvider(t, voucher.Ask{PricePerByte: 3, PaymentInterval: 300_000}, walk)
+	p.cutAt = 17
+	b := newBuyer(t, t.TempDir())
+	ctx := within(t, 40*time.Second)
+	got, err := b.Get(ctx, p.request(root))
+	must(t, err)
+	ends := p.ended(ctx, 2)
+	if got.Status != voucher.DealStatusCompleted || ends[0] == nil || ends[1] != nil || p.ids[0] == p.ids[1] {
+		t.Errorf("%s, the provider's ends %v of %v", got.Status, ends, p.ids)
+	}
+	if want := p.ask.PricePerByte.Of(sum(walk)); got.FundsSpent != want {
+		t.Errorf("the second deal cost %s, all of the walk is %s", got.FundsSpent, want)
+	}
+}
+
+// TestV0Busy: more streams than allowed are refused with the reason, and a
+// proposal that is none too.
+func TestV0Busy(t *testing.T) {
+	car, root, _ := makeCAR(t, t.TempDir(), 3<<20, 100_000)
+	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream,
+		func(c *market.ProviderConfig) { c.MaxDealsPerPeer = 2 })
+	c := newOldClient(t, s, root, walkOf(t, []string{car}, root), 1, defaultAsk)
+	c.accepted()
+	_, elsewhere, _ := makeCAR(t, t.TempDir(), 1000, 100)
+	other := func(b []byte, err error) voucher.DealResponse {
+		t.Helper()
+		must(t, err)
+		stream, err := c.host.NewStream(t.Context(), s.host.ID(), voucher.DealProtocolV0)
+		must(t, err)
+		t.Cleanup(func() { _ = stream.Reset() })
+		must(t, stream.SetDeadline(time.Now().Add(20*time.Second)))
+		_, err = stream.Write(b)
+		must(t, err)
+		r, _, err := voucher.NewReaderV0(stream).Response()
+		must(t, err)
+		return r
+	}
+	for what, tc := range map[string]struct {
+		proposal voucher.DealProposal
+		raw      []byte
+		want     voucher.Refusal
+	}{
+		"garbage":      {raw: []byte{0x83, 1, 2, 3}, want: voucher.RefusedTerms},
+		"for nothing":  {proposal: proposalOn(root, 2, voucher.Ask{}), want: voucher.RefusedPrice},
+		"no such root": {proposal: proposalOn(elsewhere, 3, defaultAsk), want: voucher.RefusedContent},
+	} {
+		b, err := tc.raw, error(nil)
+		if b == nil {
+			b, err = voucher.ProposalV0{DealProposal: tc.proposal}.MarshalCBOR()
+		}
+		if code, _, ok := voucher.ParseRefusal(other(b, err).Message); !ok || code != tc.want {
+			t.Errorf("%s: %v, want %v", what, code, tc.want)
+		}
+	}
+	second := other(voucher.ProposalV0{DealProposal: proposalOn(root, 4, defaultAsk)}.MarshalCBOR())
+	if second.Status != voucher.DealStatusAccepted {
+		t.Fatalf("the second stream: %+v", second)
+	}
+	third := other(voucher.ProposalV0{DealProposal: proposalOn(root, 5, defaultAsk)}.MarshalCBOR())
+	if code, _, ok := voucher.ParseRefusal(third.Message); !ok || code != voucher.RefusedBusy || third.Status != voucher.DealStatusRejected {
+		t.Errorf("the third stream: %+v", third)
+	}
+	must(t, c.s.Reset())
+	ctx := within(t, 20*time.Second)
+	for { // its place is free when the provider has noticed
+		r := other(voucher.ProposalV0{DealProposal: proposalOn(root, 1, defaultAsk)}.MarshalCBOR())
+		if r.Status == voucher.DealStatusAccepted {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the place of a stream that ended is not free: %+v", r)
+		}
+	}
+}
