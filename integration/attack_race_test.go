@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -199,21 +198,4 @@ func TestRacePaid(t *testing.T) {
 		})
 	}
 	all.Wait()
-}
-
-// TestBusy: over the limits a client is told to come later, in words, and gets in
-// when there is room.
-func TestBusy(t *testing.T) {
-	s := newShop(t)
-	ctx := within(t, time.Minute)
-	sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, func(c *market.ProviderConfig) { c.MaxDeals = 1 })
-	c := newCrook(ctx, t, sel, s, 7)
-	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.Patience, c.StallTimeout = time.Second, time.Second })
-	req := market.Request{Provider: market.RetrievalPeer{AddrInfo: sel.addr()}, Root: s.deal, Budget: voucher.OneFIL}
-	got, err := b.Get(ctx, req)
-	if !errors.Is(err, market.ErrSuspended) || got.TotalReceived != 0 || !got.FundsSpent.IsZero() {
-		t.Errorf("%d bytes for %s: %v", got.TotalReceived, got.FundsSpent, err)
-	}
-	must(t, sel.CancelDeal(market.ProviderDealID{From: c.host.ID(), ID: 7}))
-	honestSale(t, ctx, sel, s.deal, s.dealSize)
 }

@@ -60,6 +60,7 @@ type clientDeal struct {
 	asked    bool      // the provider asked for money
 	payAll   bool      // it stands still and nothing more comes: pay for all that is held
 	parked   string    // why no payment can be made
+	busy     error     // the provider's word that it has no room, the last; nil if it has taken the deal since
 	doneSaid bool      // the provider was told that nothing more is wanted
 	repeats  int       // how often the last payment was sent again at the end
 

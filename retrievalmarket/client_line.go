@@ -79,9 +79,10 @@ func (d *clientDeal) acknowledged(n ackNote) {
 	d.refused(n.ack.refused, n.ack.message)
 }
 
-// hope takes a word of the provider for progress, but not for ever: one that
+// hope takes a good word of the provider for progress, but not for ever: one that
 // accepts every channel and sends nothing on it would never be given up.
 func (d *clientDeal) hope() {
+	d.busy = nil
 	if d.hopes < maxHopes {
 		d.hopes++
 		d.progress = time.Now()
@@ -196,6 +197,7 @@ func (d *clientDeal) ends(r voucher.DealResponse) {
 	code, detail, ours := voucher.ParseRefusal(r.Message)
 	switch {
 	case ours && code == voucher.RefusedBusy:
+		d.busy = &ProviderError{Status: r.Status, Refusal: code, Message: detail}
 		d.drop()
 		return
 	case ours:
@@ -268,6 +270,9 @@ func (d *clientDeal) look(ctx context.Context) {
 		d.progress = now // it waits for AddMoreFunds, as long as the user likes
 	case now.Sub(d.progress) > d.patience(d.c.cfg.Patience):
 		d.err = fmt.Errorf("%w: no progress for %s", ErrSuspended, now.Sub(d.progress).Round(time.Second))
+		if d.busy != nil {
+			d.err = fmt.Errorf("%w: %w", d.err, d.busy)
+		}
 	case !d.line.open && now.After(d.line.next):
 		d.openLine(ctx)
 	case d.line.open && now.Sub(d.line.opened) > d.patience(d.c.cfg.StallTimeout):

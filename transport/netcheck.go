@@ -10,15 +10,26 @@ import (
 
 // filter returns the requests of p that may pass, cancels apart from the rest.
 func (n *GuardedNetwork) filter(p peer.ID, reqs []gsmsg.GraphSyncRequest) (cancels, rest []gsmsg.GraphSyncRequest) {
+	room := n.room(p)
 	for i, req := range reqs {
 		var err error
-		if i >= n.cfg.MaxRequests {
+		begins := req.Type() == graphsync.RequestTypeNew
+		switch {
+		case i >= n.cfg.MaxRequests:
 			err = refuse(ReasonRate, "more than %d requests in a message", n.cfg.MaxRequests)
-		} else {
+		case begins && room <= 0 && !n.restarts(p, req):
+			err = refuse(ReasonBusy, "peer has as many live requests as it may have")
+		default:
 			err = n.check(p, req)
+		}
+		if begins && err == nil {
+			room--
 		}
 		switch {
 		case err != nil:
+			if why := reasonOf(err, ReasonMalformed); begins && (why == ReasonRate || why == ReasonBusy) {
+				n.busy.say(p, req.ID())
+			}
 			n.offence(p, err)
 		case req.Type() == graphsync.RequestTypeCancel:
 			cancels = append(cancels, req)
@@ -27,6 +38,24 @@ func (n *GuardedNetwork) filter(p peer.ID, reqs []gsmsg.GraphSyncRequest) (cance
 		}
 	}
 	return cancels, rest
+}
+
+// restarts reports whether req takes the place of another: whether it may is for
+// the exchange to say, when that has ended.
+func (n *GuardedNetwork) restarts(p peer.ID, req gsmsg.GraphSyncRequest) bool {
+	in, err := examine("", p, req)
+	return err == nil && in.Restart
+}
+
+// room returns how many requests p may begin.
+func (n *GuardedNetwork) room(p peer.ID) int {
+	n.mu.Lock()
+	e := n.exchange
+	n.mu.Unlock()
+	if e == nil {
+		return n.cfg.MaxRequests
+	}
+	return e.cfg.MaxLivePerPeer - e.table.liveOf(p)
 }
 
 // check decides on one request of p and remembers its id.
@@ -102,8 +131,8 @@ func (n *GuardedNetwork) offence(p peer.ID, err error) {
 	why := reasonOf(err, ReasonMalformed)
 	n.counts.add(why)
 	n.cfg.Logger.Info("request dropped", "peer", p, "error", err)
-	if why == ReasonNotOwner {
-		return // an honest peer may cancel what has just ended; ids cannot be guessed
+	if why == ReasonNotOwner || why == ReasonBusy {
+		return // an honest peer may cancel what has just ended, ids cannot be guessed; or have many deals
 	}
 	n.mu.Lock()
 	r := n.remoteOf(p)

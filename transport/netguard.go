@@ -61,6 +61,7 @@ type GuardedNetwork struct {
 
 	cfg    NetworkGuard
 	counts *counts
+	busy   *busyWords
 
 	mu       sync.Mutex // guards the fields below
 	receiver gsnet.Receiver
@@ -81,13 +82,15 @@ type remote struct {
 
 // WrapNetwork puts a guard between net and the graphsync that sits on it.
 // Requests that could crash or stall graphsync, that interfere with those of
-// other peers, or that come too fast are dropped and counted. What a peer may
-// ask for is decided by the Exchange, not here.
+// other peers, or that come too fast are dropped and counted. Of those that are
+// over a limit the peer is told: RequestFailedBusy, come again later. What a peer
+// may ask for is decided by the Exchange, not here.
 func WrapNetwork(net gsnet.GraphSyncNetwork, cfg NetworkGuard) *GuardedNetwork {
 	return &GuardedNetwork{
 		GraphSyncNetwork: net,
 		cfg:              cfg.withDefaults(),
 		counts:           newCounts(),
+		busy:             newBusyWords(net.SendMessage),
 		peers:            make(map[peer.ID]*remote),
 		timers:           make(map[peer.ID]*time.Timer),
 	}
@@ -106,6 +109,7 @@ func (n *GuardedNetwork) SetDelegate(r gsnet.Receiver) {
 
 // Close makes the network deaf: nothing is delivered any more.
 func (n *GuardedNetwork) Close() error {
+	n.busy.close()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closed = true

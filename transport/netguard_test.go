@@ -17,6 +17,14 @@ type netStub struct {
 	gsnet.GraphSyncNetwork
 	delegate gsnet.Receiver
 	got      []gsmsg.GraphSyncMessage
+	said     chan gsmsg.GraphSyncMessage // capacity enough; nil: what is sent is lost
+}
+
+func (s *netStub) SendMessage(_ context.Context, _ peer.ID, m gsmsg.GraphSyncMessage) error {
+	if s.said != nil {
+		s.said <- m
+	}
+	return nil
 }
 
 func (s *netStub) SetDelegate(r gsnet.Receiver) { s.delegate = r }

@@ -181,6 +181,13 @@ func (t *table) live(chid datatransfer.ChannelID) []*served {
 	return out
 }
 
+// liveOf returns how many requests of a peer are live.
+func (t *table) liveOf(p peer.ID) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peers[p]
+}
+
 // ofPeer returns the live requests of a peer.
 func (t *table) ofPeer(p peer.ID) []*served {
 	t.mu.Lock()

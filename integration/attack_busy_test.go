@@ -1,0 +1,71 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// TestBusy: over either limit of deals, of all and of one client, a client is told
+// so in words, on the wire and by its own node, and gets in when there is room.
+func TestBusy(t *testing.T) {
+	s := newShop(t)
+	for name, limit := range map[string]sellerOption{
+		"of all":        func(c *market.ProviderConfig) { c.MaxDeals = 1 },
+		"of one client": func(c *market.ProviderConfig) { c.MaxDealsPerPeer = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := within(t, time.Minute)
+			sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, limit)
+			c := newCrook(ctx, t, sel, s, 7)
+			refused := c.refusals(t)
+			c.open(sel, s.deal, 8, shopAsk)
+			if got := wait(ctx, t, refused); got != voucher.RefusedBusy {
+				t.Errorf("refused with %v", got)
+			}
+			if name == "of all" {
+				turnedAway(ctx, t, sel, s)
+			}
+			must(t, sel.CancelDeal(market.ProviderDealID{From: c.host.ID(), ID: 7}))
+			honestSale(t, ctx, sel, s.deal, s.dealSize)
+		})
+	}
+}
+
+// refusals tells with which codes a client's deals are refused.
+func (f *freeloader) refusals(t *testing.T) <-chan voucher.Refusal {
+	t.Helper()
+	codes := make(chan voucher.Refusal, 8)
+	t.Cleanup(f.node.Transfers().SubscribeToEvents(func(e datatransfer.Event, st datatransfer.ChannelState) {
+		if e.Code != datatransfer.NewVoucherResult {
+			return
+		}
+		r, err := voucher.DecodeDealResponse(st.LastVoucherResult().Voucher)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if code, _, ok := voucher.ParseRefusal(r.Message); ok && r.Status == voucher.DealStatusRejected {
+			codes <- code
+		}
+	}))
+	return codes
+}
+
+// turnedAway is a client for whom there is no room: it waits, and then says why it
+// has got nothing.
+func turnedAway(ctx context.Context, t *testing.T, sel *seller, s *shop) {
+	t.Helper()
+	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.Patience, c.StallTimeout = time.Second, time.Second })
+	defer b.stop()
+	got, err := b.Get(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: sel.addr()}, Root: s.deal, Budget: voucher.OneFIL})
+	if !errors.Is(err, market.ErrSuspended) || !errors.Is(err, voucher.RefusedBusy) || got.TotalReceived != 0 || !got.FundsSpent.IsZero() {
+		t.Errorf("%d bytes for %s: %v", got.TotalReceived, got.FundsSpent, err)
+	}
+}
