@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -244,6 +245,18 @@ func TestFirstByte(t *testing.T) {
 	}
 	if len(b.rows) != 5 {
 		t.Errorf("%d rows", len(b.rows))
+	}
+}
+
+func TestParseGrowth(t *testing.T) {
+	got, err := parseGrowth("1e4/100000,10/2")
+	if want := []size{{1e4, 1e5}, {10, 2}}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	for _, s := range []string{"1e4", "0/1", "1/-1", "x/1", "1/1e99", ","} {
+		if _, err := parseGrowth(s); err == nil {
+			t.Errorf("%q was read", s)
+		}
 	}
 }
 

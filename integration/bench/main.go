@@ -84,6 +84,7 @@ type options struct {
 	rounds   int      // 0: what the suite has
 	out      string
 	dir      string
+	growth   []size // of the providers that are compared; nil: what the suite has
 	program  string // the tollgraph binary; empty: it is built
 }
 
@@ -103,6 +104,7 @@ func parse(args []string) (options, error) {
 	fs.BoolVar(&o.quick, "quick", false, "the suite with small sizes and few rounds: under two minutes")
 	fs.BoolVar(&o.suite, "suite", false, "what the project is held to")
 	sections := fs.String("section", "", "sections of the suite, separated by commas: "+sectionNames()+"; default all")
+	growth := fs.String("growth", "", "DEALS/BLOCKS of the providers in section growth, separated by commas, such as 1e4/1e5,1e6/1e5")
 	fs.StringVar(&o.out, "out", "build/bench.json", "where the figures go; empty: nowhere")
 	fs.StringVar(&o.dir, "dir", "", "folder for files; default a temporary one")
 	fs.StringVar(&o.program, "program", "", "the tollgraph binary for what is measured on it; default: it is built")
@@ -124,7 +126,27 @@ func parse(args []string) (options, error) {
 	if o.base.Interval, err = parseSize(*interval); err != nil {
 		return o, err
 	}
+	if o.growth, err = parseGrowth(*growth); err != nil {
+		return o, err
+	}
 	return o, o.choose(*sections)
+}
+
+// parseGrowth reads 1e4/1e5,1e6/1e7.
+func parseGrowth(s string) (out []size, err error) {
+	if s == "" {
+		return nil, nil
+	}
+	for _, one := range strings.Split(s, ",") {
+		deals, blocks, _ := strings.Cut(one, "/")
+		d, err1 := strconv.ParseFloat(deals, 64)
+		b, err2 := strconv.ParseFloat(blocks, 64)
+		if err1 != nil || err2 != nil || d < 1 || b < 1 || d > 1e8 || b > 1e8 {
+			return nil, fmt.Errorf("growth %q: give DEALS/BLOCKS, each from 1 to 1e8, such as 1e6/1e7", one)
+		}
+		out = append(out, size{int(d), int(b)})
+	}
+	return out, nil
 }
 
 // choose reads which sections of the suite are wanted.

@@ -119,6 +119,9 @@ func (b *bench) runSuite(ctx context.Context, o options) error {
 	if o.rounds > 0 {
 		s.rounds = o.rounds
 	}
+	if o.growth != nil {
+		s.growth = o.growth
+	}
 	began := time.Now()
 	var errs []error
 	for _, sec := range suite {
