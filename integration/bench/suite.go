@@ -73,7 +73,7 @@ func full() sizes {
 // quick is the same in small.
 func quick() sizes {
 	return sizes{
-		rounds: 2, loopback: 64, wan: 32, disk: 128, payments: 64, deals: 40, load: 2, clients: 16,
+		rounds: 2, loopback: 64, wan: 16, disk: 128, payments: 64, deals: 40, load: 2, clients: 16,
 		growth: []size{{1e2, 1e3}, {1e4, 1e5}}, growthMiB: 32, growthAsks: 100,
 	}
 }
