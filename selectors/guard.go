@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/ipfs/go-unixfsnode"
@@ -37,6 +38,12 @@ var errEndless = errors.New("a file or directory that refers to its own parts to
 // 16,777,216 entries; beyond that its interpretation fails, and it fails when
 // the walk's context ends.
 //
+// Every block that is read to interpret a file or directory gets a path of its
+// own below it. graphsync's receiver checks by path, link for link, that what it
+// holds already is what the sender leaves out; without paths it would take the
+// last part of a file for the file, and could go on with nothing that it
+// interprets.
+//
 // The map of reifiers is replaced, not written to: link systems that share one
 // may be taught on several goroutines at once.
 func AddReifiers(ls *ipld.LinkSystem) {
@@ -53,11 +60,15 @@ func bounded(reify linking.NodeReifier, parts int64, entries int) linking.NodeRe
 		if lc.Ctx == nil {
 			lc.Ctx = context.Background()
 		}
-		own := *ls
+		own, path := *ls, lc.LinkPath
 		var read atomic.Int64 // whoever is handed the node may read it elsewhere
 		own.StorageReadOpener = func(lc linking.LinkContext, link datamodel.Link) (io.Reader, error) {
-			if read.Add(1) > parts {
+			n := read.Add(1)
+			if n > parts {
 				return nil, errEndless
+			}
+			if lc.LinkPath.Len() == 0 {
+				lc.LinkPath = path.AppendSegment(datamodel.PathSegmentOfString("/" + strconv.FormatInt(n, 36))) // no name has a slash
 			}
 			return ls.StorageReadOpener(lc, link)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"time"
@@ -47,6 +48,28 @@ func TestEndless(t *testing.T) {
 	}
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("took %s", took)
+	}
+}
+
+// TestPartsHavePaths: what is read to interpret a file is told apart by path, from
+// the file, and from the rest of its parts.
+func TestPartsHavePaths(t *testing.T) {
+	s := newStore()
+	file, _ := s.file(noise(1, 1000), 100)
+	root, _ := s.dir(entry{name: "file", cid: file})
+	ls := s.linkSystem()
+	open, seen := ls.StorageReadOpener, map[string]cid.Cid{}
+	ls.StorageReadOpener = func(lc linking.LinkContext, l datamodel.Link) (io.Reader, error) {
+		at := lc.LinkPath.String()
+		if other, twice := seen[at]; twice {
+			t.Errorf("%s and %s are both at %q", other, l, at)
+		}
+		seen[at] = l.(cidlink.Link).Cid
+		return open(lc, l)
+	}
+	got, err := Measure(context.Background(), ls, root, must(Path("file", ScopeEntity)), 0)
+	if err != nil || got.Blocks < 12 || uint64(len(seen)) != got.Links {
+		t.Errorf("%d paths in %+v, %v", len(seen), got, err)
 	}
 }
 
