@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	mrand "math/rand/v2"
 	"os"
@@ -254,9 +253,8 @@ func (b *hunted) harm(r *mrand.Rand) (string, func()) {
 	}
 }
 
-// run retrieves. A deal that the provider cannot take up goes on as a new one,
-// as with Get, and one that a fault kept from beginning is begun again; nothing
-// else is tried twice.
+// run retrieves. One that a fault kept from beginning is begun again; nothing else
+// is tried twice.
 func (o *outcome) run(ctx context.Context, req market.Request) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -269,10 +267,12 @@ func (o *outcome) run(ctx context.Context, req market.Request) {
 			return
 		}
 		s, err := o.buyer.Wait(ctx, id)
-		o.ids, o.spent, o.got, o.stalls = append(o.ids, id), o.spent.Add(s.FundsSpent), o.got+s.TotalReceived, o.stalls+s.Stalls
-		if o.err = err; !errors.Is(err, voucher.RefusedResume) || len(o.ids) > 2 {
-			return
+		if o.ids = append(o.ids, id); s.ID != id { // a new deal took its place
+			o.ids = append(o.ids, s.ID)
 		}
+		o.spent, o.got, o.stalls = o.spent.Add(s.FundsSpent), o.got+s.TotalReceived, o.stalls+s.Stalls
+		o.err = err
+		return
 	}
 }
 

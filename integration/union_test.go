@@ -63,8 +63,9 @@ func TestUnion(t *testing.T) {
 	for name, paths := range map[string][]string{
 		"inner first":  {"a/b", "a", ""},
 		"middle first": {"big file.bin", "many/entry-4321.txt", ""},
-		"last first":   {"many/entry-17.txt", "a/b/c/deep.txt", ""},
+		"last first":   {"many/entry-0017.txt", "a/b/c/deep.txt", ""},
 		"whole first":  {"", "a", "many"},
+		"neighbours":   {"many/entry-0017.txt", "many/entry-4321.txt", "many/entry-0018.txt", "many/entry-0017.txt", ""},
 	} {
 		for _, twice := range []*seller{one, two} {
 			t.Run(name, func(t *testing.T) {
@@ -155,7 +156,7 @@ func TestUnionInterrupted(t *testing.T) {
 		return market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Selector: below(t, path), Budget: voucher.OneFIL, AtRisk: risk(0)}
 	}
 	b := newBuyerOn(t, dir, newHostWithKey(t, key, false))
-	_, err = b.Get(within(t, time.Minute), request("many/entry-17.txt"))
+	_, err = b.Get(within(t, time.Minute), request("many/entry-0017.txt"))
 	must(t, err)
 	ctx, interrupt := context.WithCancel(within(t, time.Minute))
 	b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {

@@ -20,11 +20,11 @@ func (c *Client) openLane(ctx context.Context, rec *record, payTo address.Addres
 	case payTo == address.Undef:
 		return errors.New("the provider does not say whom to pay")
 	}
-	channel, err := c.cfg.Node.GetOrCreatePaymentChannel(ctx, c.cfg.Wallet, payTo, rec.Budget)
+	channel, err := c.cfg.Node.GetOrCreatePaymentChannel(ctx, c.cfg.Wallet, payTo, rec.money())
 	if err != nil {
 		return fmt.Errorf("payment channel to %s: %w", payTo, err)
 	}
-	lane, err := c.cfg.Node.AllocateLane(ctx, channel, rec.Budget)
+	lane, err := c.cfg.Node.AllocateLane(ctx, channel, rec.money())
 	if err != nil {
 		return fmt.Errorf("lane on %s: %w", channel, err)
 	}
@@ -33,8 +33,9 @@ func (c *Client) openLane(ctx context.Context, rec *record, payTo address.Addres
 }
 
 // affordable checks a provider's answer and returns how many bytes the deal is
-// expected to move: what is quoted less what is held; 0 if it is not known.
-func affordable(r Request, q QueryResponse, held Bytes) (Bytes, error) {
+// expected to move: what is quoted less what is held; 0 if it is not known. spent
+// is what is gone of the budget.
+func affordable(r Request, q QueryResponse, held Bytes, spent Amount) (Bytes, error) {
 	switch {
 	case q.Status == voucher.QueryResponseUnavailable, q.SelectorFound != nil && *q.SelectorFound == voucher.QueryItemUnavailable:
 		return 0, fmt.Errorf("%w: %s", ErrNotFound, q.Message)
@@ -54,14 +55,22 @@ func affordable(r Request, q QueryResponse, held Bytes) (Bytes, error) {
 	if !q.Ask().Terms().Free() && expected == 0 {
 		need = need.Max(voucher.Atto(1)) // something will be due
 	}
-	if r.Budget.Less(need) {
-		return 0, fmt.Errorf("%w: %s needed (%d bytes at %s per GiB, unsealing %s), the budget is %s; nothing was fetched or paid",
-			ErrBudget, need.FIL(), expected, q.MinPricePerByte.PerGiB().FIL(), q.UnsealPrice.FIL(), r.Budget.FIL())
+	if r.Budget.Sub(spent).Less(need) {
+		return 0, fmt.Errorf("%w: %s needed (%d bytes at %s per GiB, unsealing %s), the budget is %s%s",
+			ErrBudget, need.FIL(), expected, q.MinPricePerByte.PerGiB().FIL(), q.UnsealPrice.FIL(), r.Budget.FIL(), spentText(spent))
 	}
 	if q.CreditLine != nil && !need.IsZero() && q.CreditLine.IsZero() {
 		return 0, fmt.Errorf("%w: it grants unknown payers none; ask its operator for a credit line (serve --credit)", ErrNoCredit)
 	}
 	return expected, nil
+}
+
+// spentText says what is gone of a budget.
+func spentText(spent Amount) string {
+	if spent.IsZero() {
+		return "; nothing was fetched or paid"
+	}
+	return fmt.Sprintf(", of which %s are spent: for the same, in deals that did not bring all of it", spent.FIL())
 }
 
 // atRisk is how many bytes a deal may be paid ahead.
@@ -99,5 +108,5 @@ func window(risk Bytes, took time.Duration) Bytes {
 // newPurse is how far the deal goes with its money.
 func (d *clientDeal) newPurse() revalidator.Purse {
 	risk := Bytes(d.rec.AtRisk)
-	return revalidator.Purse{Budget: d.rec.Budget, AtRisk: risk, Window: window(risk, patientAck), Expected: Bytes(d.rec.Expected)}
+	return revalidator.Purse{Budget: d.rec.money(), AtRisk: risk, Window: window(risk, patientAck), Expected: Bytes(d.rec.Expected)}
 }

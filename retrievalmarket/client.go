@@ -95,7 +95,8 @@ type Client struct {
 	mu     sync.Mutex
 	lastID DealID                                 // guarded by mu
 	live   map[DealID]*clientDeal                 // guarded by mu
-	roots  map[cid.Cid]*clientDeal                // guarded by mu; nil while a deal is being made
+	roots  map[cid.Cid]*retrieval                 // guarded by mu; nil while a record on the root is changed or looked at
+	runs   map[DealID]*retrieval                  // guarded by mu; by every deal of theirs, also when they are over
 	byChan map[datatransfer.ChannelID]*clientDeal // guarded by mu
 	ended  map[DealID]ClientDealState             // guarded by mu; suspended or final in this process
 	closed bool                                   // guarded by mu
@@ -114,7 +115,8 @@ func NewClient(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		cfg: cfg, log: cfg.Logger.With("role", "client"), book: clientBook{cfg.DB},
 		hub:    newHub[DealID, ClientEvent, ClientDealState](ClientEventProgress),
 		live:   make(map[DealID]*clientDeal),
-		roots:  make(map[cid.Cid]*clientDeal),
+		roots:  make(map[cid.Cid]*retrieval),
+		runs:   make(map[DealID]*retrieval),
 		byChan: make(map[datatransfer.ChannelID]*clientDeal),
 		ended:  make(map[DealID]ClientDealState),
 	}
@@ -252,58 +254,63 @@ func (c *Client) onDisconnect(n network.Network, conn network.Conn) {
 
 type disconnectNote struct{}
 
-// CancelDeal ends a deal. What has arrived is paid for, nothing more. It
-// returns when the deal has ended, or with ctx.
+// haltNote ends a deal, and the retrieval that it is part of, because the user
+// wants it: why wraps errCancelled or ErrPaused.
+type haltNote struct{ why error }
+
+// CancelDeal ends the retrieval that a deal is part of. What has arrived is paid
+// for, nothing more. It returns when the deal has ended, or with ctx.
 func (c *Client) CancelDeal(ctx context.Context, id DealID) error {
-	c.mu.Lock()
-	d := c.live[id]
-	c.mu.Unlock()
-	if d == nil {
-		return c.cancelStored(ctx, id)
+	if v, _, _ := c.running(ctx, id); v != nil {
+		return v.haltNow(ctx, errCancelled)
 	}
-	d.inbox.post(cancelNote{"client cancelled"})
-	select {
-	case <-d.gone:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return c.cancelStored(ctx, id)
 }
 
 // cancelStored ends a deal that is not running, on record only: the provider
 // finds out when it is idle for too long.
 func (c *Client) cancelStored(ctx context.Context, id DealID) error {
-	if r, err := c.book.get(ctx, id); err != nil || r.Phase.Final() {
-		return err
+	if _, _, err := c.latest(ctx, id); errors.Is(err, ErrNoDeal) {
+		_, err := c.book.get(ctx, id)
+		return err // it has ended, which is what was wanted
 	}
 	return c.changeStored(ctx, id, func(r *record, p voucher.DealProposal) error {
-		r.keep(r.deal(p.Params.Terms(), 0).step(failed{voucher.DealStatusCancelled, "client cancelled"}))
+		r.More, r.Done = false, true
+		r.keep(r.deal(p.Params.Terms(), 0).step(failed{voucher.DealStatusCancelled, errCancelled.Error()}))
 		return nil
 	})
 }
 
-// AddMoreFunds raises a deal's budget. A deal that waited for it goes on.
+// AddMoreFunds raises the budget of the order that a deal is part of. A deal that
+// waited for it goes on.
 func (c *Client) AddMoreFunds(ctx context.Context, id DealID, amount Amount) error {
 	return c.fund(ctx, id, func(budget voucher.Amount) voucher.Amount { return budget.Add(amount) })
 }
 
 // fund changes the budget of a deal, running or not.
 func (c *Client) fund(ctx context.Context, id DealID, change func(voucher.Amount) voucher.Amount) error {
-	c.mu.Lock()
-	d := c.live[id]
-	c.mu.Unlock()
-	if d == nil {
-		return c.fundStored(ctx, id, change)
-	}
-	note := fundsNote{change, make(chan error, 1)}
-	d.inbox.post(note)
-	select {
-	case err := <-note.reply:
-		return err
-	case <-d.gone:
-		return c.fundStored(ctx, id, change)
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		v, d, turn := c.running(ctx, id)
+		if v == nil {
+			return c.fundStored(ctx, id, change)
+		}
+		if d == nil { // between two deals: wait for the next
+			select {
+			case <-turn:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		note := fundsNote{change, make(chan error, 1)}
+		d.inbox.post(note)
+		select {
+		case err := <-note.reply:
+			return err
+		case <-d.gone:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ const (
 // clientDeal is one live deal of a Client and its goroutine.
 type clientDeal struct {
 	c        *Client
+	of       *retrieval // set when it starts
 	id       DealID
 	proposal voucher.DealProposal
 	whole    cid.Cid // the root that the store is of: the proposal's, or one above it
@@ -131,6 +132,7 @@ func (d *clientDeal) run(ctx context.Context) {
 	}
 	var refusal *ProviderError
 	d.hangUp(d.deal.Phase == Failed && !errors.As(d.err, &refusal)) // one who refused knows
+	d.rec.More = d.rec.Whole != "" && d.deal.Phase == Completed || errors.Is(d.err, voucher.RefusedResume)
 	d.keep(context.WithoutCancel(ctx), true)
 }
 
@@ -148,7 +150,6 @@ func (d *clientDeal) leave() {
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
 	delete(d.c.live, d.id)
-	delete(d.c.roots, d.whole)
 	for chid, other := range d.c.byChan {
 		if other == d {
 			delete(d.c.byChan, chid)
@@ -158,6 +159,9 @@ func (d *clientDeal) leave() {
 		clear(d.c.ended) // what they ended as is on disk; only the error's type is lost
 	}
 	d.c.ended[d.id] = d.snapshot()
+	if d.of.deal == d {
+		d.of.deal = nil
+	}
 	close(d.gone)
 }
 
@@ -317,7 +321,7 @@ func (d *clientDeal) publishState() {
 	a := d.deal.Account
 	s := ClientDealState{
 		DealProposal: d.proposal, Status: d.deal.status(), Message: d.deal.Message, Sender: d.provider.ID, Whole: d.whole,
-		TotalReceived: max(a.Moved, d.seen), Expected: Bytes(d.rec.Expected), FundsSpent: a.Paid, TotalFunds: d.rec.Budget,
+		TotalReceived: max(a.Moved, d.seen), Expected: Bytes(d.rec.Expected), FundsSpent: a.Paid, SpentBefore: d.rec.Before, TotalFunds: d.rec.Budget, Order: d.rec.order(), More: d.rec.More,
 		Payments: d.rec.Payments, Stalls: d.rec.Stalls, PaymentChannel: d.channel, Lane: d.rec.Lane,
 		Created: d.rec.Created, Updated: d.rec.Updated, FirstByte: d.rec.FirstByte, Err: d.err,
 	}

@@ -37,10 +37,8 @@ func (d *clientDeal) handle(ctx context.Context, note any) {
 		d.disconnected()
 	case fundsNote:
 		n.reply <- d.fund(ctx, n.change(d.rec.Budget))
-	case cancelNote:
-		d.cancelled(ctx, n.reason)
-	case pauseNote:
-		d.paused()
+	case haltNote:
+		d.halted(ctx, n.why)
 	}
 }
 
@@ -367,7 +365,7 @@ func (d *clientDeal) closeChannel(chid datatransfer.ChannelID, cancel context.Ca
 // fund changes the budget.
 func (d *clientDeal) fund(ctx context.Context, budget Amount) error {
 	if d.rec.Channel != "" {
-		if err := d.c.cfg.Node.SetLaneBudget(ctx, d.channel, d.rec.Lane, budget); err != nil {
+		if err := d.c.cfg.Node.SetLaneBudget(ctx, d.channel, d.rec.Lane, budget.Sub(d.rec.Before)); err != nil {
 			return err
 		}
 	}
@@ -378,8 +376,16 @@ func (d *clientDeal) fund(ctx context.Context, budget Amount) error {
 	return nil
 }
 
-// cancelled pays for what arrived and ends the deal.
-func (d *clientDeal) cancelled(ctx context.Context, reason string) {
+// halted suspends the deal or, if it is cancelled, pays for what arrived and ends
+// it.
+func (d *clientDeal) halted(ctx context.Context, why error) {
+	if d.deal.Phase.Final() {
+		return
+	}
+	if !errors.Is(why, errCancelled) {
+		d.err = why
+		return
+	}
 	d.count()
 	d.sync()
 	d.deal = d.deal.step(ended{d.deal.Account.Moved})
@@ -387,5 +393,6 @@ func (d *clientDeal) cancelled(ctx context.Context, reason string) {
 		d.c.log.Warn("payment for what arrived", "id", d.id, "err", err)
 	}
 	d.courier.flush(ctx)
-	d.fail(voucher.DealStatusCancelled, errors.New(reason))
+	d.fail(voucher.DealStatusCancelled, why)
+	d.rec.Done = true
 }

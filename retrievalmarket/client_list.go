@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+
+	"github.com/tollgraph/tollgraph/voucher"
 )
 
 // RetrievalStatus returns a deal as it is now, or as it ended.
@@ -90,10 +92,23 @@ func clientState(r record) (ClientDealState, error) {
 		return ClientDealState{}, fmt.Errorf("deal %d: stored payment channel: %w", r.ID, err)
 	}
 	d := r.deal(proposal.Params.Terms(), 0)
+	if r.More && d.Message == "" {
+		d.Message = "another deal is to bring the rest"
+	}
 	return ClientDealState{
 		DealProposal: proposal, Status: d.status(), Message: d.Message, Sender: provider, Whole: r.whole(proposal),
-		TotalReceived: d.Account.Moved, Expected: Bytes(r.Expected), FundsSpent: d.Account.Paid, TotalFunds: r.Budget,
+		TotalReceived: d.Account.Moved, Expected: Bytes(r.Expected), FundsSpent: d.Account.Paid, SpentBefore: r.Before, TotalFunds: r.Budget, Order: r.order(), More: r.More,
 		Payments: r.Payments, Stalls: r.Stalls, PaymentChannel: channel, Lane: r.Lane,
 		Created: r.Created, Updated: r.Updated, FirstByte: r.FirstByte,
 	}, nil
+}
+
+// Open reports whether something is left to do: for the deal, or for the order
+// that it is part of.
+func (s ClientDealState) Open() bool {
+	switch s.Status {
+	case voucher.DealStatusCompleted, voucher.DealStatusRejected, voucher.DealStatusDealNotFound, voucher.DealStatusCancelled, voucher.DealStatusErrored:
+		return s.More
+	}
+	return true
 }

@@ -15,24 +15,14 @@ import (
 // ErrPaused is how Wait reports a deal that Pause suspended.
 var ErrPaused = errors.New("paused")
 
-type pauseNote struct{}
-
-// PauseDeal suspends a running deal: no more is fetched or paid until Resume,
-// or the same Retrieve. It returns when the deal stands still.
+// PauseDeal suspends the running retrieval that a deal is part of: no more is
+// fetched or paid until ResumeDeal, or the same Retrieve. It returns when the deal
+// stands still.
 func (c *Client) PauseDeal(ctx context.Context, id DealID) error {
-	c.mu.Lock()
-	d := c.live[id]
-	c.mu.Unlock()
-	if d == nil {
-		return fmt.Errorf("deal %d is not running: %w", id, ErrNoDeal)
+	if v, _, _ := c.running(ctx, id); v != nil {
+		return v.haltNow(ctx, fmt.Errorf("%w: %w", ErrSuspended, ErrPaused))
 	}
-	d.inbox.post(pauseNote{})
-	select {
-	case <-d.gone:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return fmt.Errorf("deal %d is not running: %w", id, ErrNoDeal)
 }
 
 // ResumeDeal goes on with a deal that was suspended, in this run or an earlier
@@ -46,18 +36,33 @@ func (c *Client) ResumeDeal(ctx context.Context, id DealID) (DealID, error) {
 	return c.Retrieve(ctx, r)
 }
 
-// RequestOf returns the request that goes on with a deal on record: the same
-// goods from the same provider, where it was last, at no higher price and with
-// the deal's budget. A deal that has ended has none: the error wraps ErrNoDeal.
+// RequestOf returns the request that goes on with the order of a deal on record:
+// the same goods from the same provider, where it was last, at no higher price and
+// with the order's budget. One that has ended has none: the error wraps ErrNoDeal.
 func (c *Client) RequestOf(ctx context.Context, id DealID) (Request, error) {
-	rec, err := c.book.get(ctx, id)
+	rec, _, err := c.latest(ctx, id)
 	if err != nil {
 		return Request{}, err
 	}
-	if rec.Phase.Final() {
-		return Request{}, fmt.Errorf("deal %d has ended: %w", id, ErrNoDeal)
-	}
 	return requestOf(rec)
+}
+
+// LatestDeal returns the deal with which the order of a deal goes on, or ended.
+func (c *Client) LatestDeal(ctx context.Context, id DealID) (DealID, error) {
+	r, p, err := c.latest(ctx, id)
+	if !errors.Is(err, ErrNoDeal) || r.ID == 0 {
+		return DealID(r.ID), err
+	}
+	all, err := c.book.ofRoot(ctx, r.whole(p).String())
+	if err != nil {
+		return id, err
+	}
+	for _, other := range all { // newest first
+		if other.order() == r.order() {
+			return DealID(other.ID), nil
+		}
+	}
+	return id, nil
 }
 
 // ResumeAll goes on with every deal that is not final, as at the start of a
@@ -99,28 +104,23 @@ func requestOf(rec record) (Request, error) {
 		provider.Addrs = append(provider.Addrs, addr)
 	}
 	risk, price := Bytes(rec.AtRisk), proposal.Params.PricePerByte
-	var part cid.Cid
-	if rec.Whole != "" {
-		part = rec.whole(proposal)
+	want, err := rec.want(proposal)
+	if err != nil {
+		return Request{}, err
 	}
-	return Request{part: part, Provider: provider, Root: proposal.PayloadCID, Selector: proposal.Params.Selector, PieceCID: proposal.Params.PieceCID,
+	return Request{Provider: provider, Root: rec.whole(proposal), Selector: want, PieceCID: proposal.Params.PieceCID,
 		Budget: rec.Budget, MaxPrice: &price, AtRisk: &risk, Expected: Bytes(rec.Expected), Output: rec.Output}, nil
 }
 
-// paused suspends the deal.
-func (d *clientDeal) paused() {
-	d.err = fmt.Errorf("%w: %w", ErrSuspended, ErrPaused)
-}
-
-// SetBudget changes the most that an open deal may cost, running or not. It cannot fall below
-// what is paid.
+// SetBudget changes the most that the order of an open deal may cost, running or
+// not. It cannot fall below what is paid.
 func (c *Client) SetBudget(ctx context.Context, id DealID, budget Amount) error {
 	s, err := c.RetrievalStatus(ctx, id)
 	if err != nil {
 		return err
 	}
-	if budget.Less(s.FundsSpent) {
-		return fmt.Errorf("deal %d: %s are paid already: %w", id, s.FundsSpent.FIL(), ErrBudget)
+	if spent := s.SpentBefore.Add(s.FundsSpent); budget.Less(spent) {
+		return fmt.Errorf("deal %d: %s are paid already: %w", id, spent.FIL(), ErrBudget)
 	}
 	return c.fund(ctx, id, func(voucher.Amount) voucher.Amount { return budget })
 }
@@ -137,18 +137,15 @@ func (c *Client) fundStored(ctx context.Context, id DealID, change func(Amount) 
 		if err != nil {
 			return fmt.Errorf("deal %d: stored payment channel: %w", id, err)
 		}
-		return c.cfg.Node.SetLaneBudget(ctx, channel, r.Lane, r.Budget)
+		return c.cfg.Node.SetLaneBudget(ctx, channel, r.Lane, r.money())
 	})
 }
 
-// changeStored changes the record of an open deal that is not running. Its root
-// is kept meanwhile, so that it does not begin to run as it was before.
+// changeStored changes the record with which the order of a deal goes on, while
+// it does not run. Its root is kept meanwhile, so that it does not begin to run as
+// it was before.
 func (c *Client) changeStored(ctx context.Context, id DealID, change func(*record, voucher.DealProposal) error) error {
-	r, err := c.book.get(ctx, id)
-	if err != nil {
-		return err
-	}
-	p, err := r.proposal()
+	r, p, err := c.latest(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -156,11 +153,8 @@ func (c *Client) changeStored(ctx context.Context, id DealID, change func(*recor
 		return err
 	}
 	defer c.release(r.whole(p))
-	if r, err = c.book.get(ctx, id); err != nil { // as it is now that nobody else writes it
+	if r, p, err = c.latest(ctx, id); err != nil { // as it is now that nobody else writes it
 		return err
-	}
-	if r.Phase.Final() {
-		return fmt.Errorf("deal %d has ended: %w", id, ErrNoDeal)
 	}
 	if err := change(&r, p); err != nil {
 		return err
@@ -170,7 +164,8 @@ func (c *Client) changeStored(ctx context.Context, id DealID, change func(*recor
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.ended, id) // it is not as it was when it stopped
+	delete(c.ended, DealID(r.ID)) // it is not as it was when it stopped
+	delete(c.runs, DealID(r.ID))
 	return nil
 }
 
@@ -178,7 +173,10 @@ func (c *Client) changeStored(ctx context.Context, id DealID, change func(*recor
 func (c *Client) keepRoot(root cid.Cid) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, taken := c.roots[root]; taken || c.closed {
+	if c.closed {
+		return errClosed
+	}
+	if _, taken := c.roots[root]; taken {
 		return fmt.Errorf("%w: %s", ErrBusy, root)
 	}
 	c.roots[root] = nil

@@ -17,6 +17,8 @@ type Estimate struct {
 	Held    Bytes         // of the selection that are here already
 	Bytes   Bytes         // to fetch; 0 if nothing, or if the provider does not say
 	Cost    Amount        // of those, and of unsealing
+	Deals   int           // how many it takes: more than one where what is held is scattered
+	Spent   Amount        // of the budget, by earlier deals for the same
 	Refusal error         // why Retrieve would refuse: as it would return it; nil if it would not
 }
 
@@ -42,20 +44,35 @@ func (c *Client) Estimate(ctx context.Context, r Request) (e Estimate, err error
 		return e, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	ls := withUnixFS(store.LinkSystem())
-	complete, held, err := selectors.Complete(ctx, ls, r.Root, r.Selector, maxLocalLinks)
+	p, err := c.plan(ctx, r, store, false)
 	if err != nil {
-		return e, fmt.Errorf("look through what is held: %w", err)
-	}
-	e.Held = Bytes(held.Bytes)
-	if rec, found, err := c.findRecord(ctx, r, store); err != nil || found {
-		e.Deal = DealID(rec.ID)
 		return e, err
 	}
-	if complete {
+	e.Held, e.Spent, e.Deals = p.held, p.spent, max(1, len(p.gaps))
+	switch {
+	case p.record != nil && p.record.Whole == "":
+		return c.estimateRest(ctx, e, *p.record, Bytes(store.Written()))
+	case p.record != nil:
+		e.Deal = DealID(p.record.ID)
+	case p.complete:
+		e.Deals = 0
 		return e, nil
 	}
 	return c.estimateNew(ctx, r, e)
+}
+
+// estimateRest is what a deal on record still has to do, on its own terms.
+func (c *Client) estimateRest(ctx context.Context, e Estimate, rec record, written Bytes) (Estimate, error) {
+	proposal, err := rec.proposal()
+	if err != nil {
+		return e, err
+	}
+	e.Deal, e.Spent = DealID(rec.ID), rec.Before
+	e.Answer.MinPricePerByte, e.Answer.UnsealPrice = proposal.Params.PricePerByte, proposal.Params.UnsealPrice
+	if e.Bytes = Bytes(rec.Expected).Sub(written.Sub(Bytes(rec.Start))); rec.Expected != 0 {
+		e.Cost = proposal.Params.Terms().Cost(Bytes(rec.Expected)).Sub(c.paidOn(ctx, rec))
+	}
+	return e, nil
 }
 
 // estimateNew asks the provider, as propose does.
@@ -71,15 +88,15 @@ func (c *Client) estimateNew(ctx context.Context, r Request, e Estimate) (Estima
 		e.Bytes = e.Answer.ExpectedPayloadSize.Sub(e.Held)
 	}
 	e.Cost = e.Answer.Ask().Terms().Cost(e.Bytes)
-	if _, e.Refusal = affordable(r, e.Answer, e.Held); e.Refusal == nil {
-		e.Refusal = c.permitted(ctx, e.Answer, e.Bytes)
+	if _, e.Refusal = affordable(r, e.Answer, e.Held, e.Spent); e.Refusal == nil {
+		e.Refusal = c.permitted(ctx, e.Answer, e.Bytes, e.Spent)
 	}
 	return e, nil
 }
 
 // permitted asks the node that pays whether its rules allow what is needed,
 // so that nothing is begun that cannot be paid.
-func (c *Client) permitted(ctx context.Context, q QueryResponse, expected Bytes) error {
+func (c *Client) permitted(ctx context.Context, q QueryResponse, expected Bytes, spent Amount) error {
 	rules, ok := c.cfg.Node.(policy)
 	if cost := q.Ask().Terms().Cost(expected); ok && !cost.IsZero() {
 		return rules.Check(ctx, q.PaymentAddress, cost)

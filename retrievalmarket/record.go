@@ -46,7 +46,12 @@ type record struct {
 	First     uint64 `json:"first_channel,omitempty"` // the transfer id of its first channel
 
 	// Client.
-	Budget    voucher.Amount `json:"budget_atto,omitzero"`
+	Budget    voucher.Amount `json:"budget_atto,omitzero"` // of the order
+	Before    voucher.Amount `json:"before_atto,omitzero"` // what the order's earlier deals came to
+	Order     uint64         `json:"order,omitempty"`      // the id of the order's first deal
+	Want      []byte         `json:"want,omitempty"`       // the order's selector in dag-cbor, where it is not the deal's own
+	More      bool           `json:"more,omitempty"`       // the deal is a part, and the next one is not on record yet
+	Done      bool           `json:"done,omitempty"`       // the order ended with this deal: all is here, or the user gave it up
 	AtRisk    uint64         `json:"at_risk,omitempty"`
 	Expected  uint64         `json:"expected,omitempty"`
 	Start     uint64         `json:"start,omitempty"` // the store's Written when the deal began
@@ -93,6 +98,13 @@ func (r *record) keep(d Deal) {
 	r.V, r.Phase, r.Ready, r.End, r.Message = recordVersion, d.Phase, d.Ready, uint64(d.End), d.Message
 	r.Moved, r.Paid, r.Ended = uint64(d.Account.Moved), d.Account.Paid, d.Account.Ended
 }
+
+// open reports whether something is left to do for a client's deal: for itself,
+// or for the order that it is a part of.
+func (r record) open() bool { return !r.Phase.Final() || r.More }
+
+// money is what the deal may cost: what the order has left for it.
+func (r record) money() voucher.Amount { return r.Budget.Sub(r.Before) }
 
 func (r record) peer() (peer.ID, error) {
 	id, err := peer.Decode(r.Peer)
@@ -218,8 +230,13 @@ func (b clientBook) put(ctx context.Context, root string, r *record) error {
 	}
 	_, err = b.db.ExecContext(ctx, `INSERT INTO client_deals (id, root, final, updated, record) VALUES (?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET final = excluded.final, updated = excluded.updated, record = excluded.record`,
-		int64(r.ID), root, r.Phase.Final(), millis(r.Updated), string(text))
+		int64(r.ID), root, !r.open(), millis(r.Updated), string(text))
 	return wrapStore(r.ID, err)
+}
+
+// ofRoot returns all deals on a root, newest first.
+func (b clientBook) ofRoot(ctx context.Context, root string) ([]record, error) {
+	return scanRecords[record](ctx, b.db, `SELECT record FROM client_deals WHERE final IN (0, 1) AND root = ? ORDER BY id DESC`, root)
 }
 
 func (b clientBook) get(ctx context.Context, id DealID) (record, error) {
@@ -233,8 +250,8 @@ func (b clientBook) get(ctx context.Context, id DealID) (record, error) {
 	return found[0], nil
 }
 
-// open returns the deals on a root that are not final, newest first; every
-// root if root is empty.
+// open returns the deals on a root that can go on, and those that are to be
+// followed by another, the last changed first; every root if root is empty.
 func (b clientBook) open(ctx context.Context, root string) ([]record, error) {
 	return scanRecords[record](ctx, b.db, `SELECT record FROM client_deals WHERE final = 0 AND (root = ? OR ? = '') ORDER BY updated DESC`, root, root)
 }

@@ -27,8 +27,9 @@ type Request struct {
 	Selector datamodel.Node // nil for the whole DAG
 	PieceCID *cid.Cid       // nil for any piece
 
-	// Budget is the most that the deal may cost. The zero Budget buys nothing
-	// that is not free.
+	// Budget is the most that Root and Selector may cost, over all deals that
+	// they take until everything is here. The zero Budget buys nothing that is
+	// not free.
 	Budget Amount
 	// MaxPrice, if set, is the highest price per byte.
 	MaxPrice *Price
@@ -43,7 +44,8 @@ type Request struct {
 	// Output is a note about where the result goes, kept with the deal.
 	Output string
 
-	part cid.Cid // if defined, Root is below this one, whose store the blocks go to
+	part cid.Cid        // if defined, Root is below this one, whose store the blocks go to
+	want datamodel.Node // what was selected below part
 }
 
 // The reasons for which Retrieve refuses to begin.
@@ -61,46 +63,87 @@ var (
 	// ErrSuspended means that a deal stopped without ending: retrieve the same
 	// again to go on.
 	ErrSuspended = errors.New("incomplete")
+
+	// errNoAnswer means that a provider that could be reached did not answer.
+	errNoAnswer = errors.New("the provider did not answer")
+	// errCancelled is how a deal ends that its user cancelled.
+	errCancelled = errors.New("client cancelled")
 )
 
-// Retrieve begins to buy, and returns when the deal is on record and running.
-// It is idempotent: the same root and selection joins the deal that runs, or
-// continues the one on disk; what is held already is neither fetched nor paid
-// again. Wait tells the outcome.
+// Retrieve begins to buy, and returns when the first deal is on record and
+// running. It is idempotent: the same root and selection joins the retrieval that
+// runs, or continues the one on disk. What is held already is neither fetched nor
+// paid again: where it is scattered over the selection, the gaps are bought in
+// several deals, one after the other. When a provider cannot take up a deal where
+// it stood, a new one goes on for what is left of the budget. Wait tells the
+// outcome.
+//
+// Gaps are found in a whole DAG, in all below a path, and in a file or a range of
+// its bytes; of any other selection only what comes first is known not to be
+// needed. Bought again is what nobody can know of: a block below a gap that is
+// held because it occurs elsewhere too.
 func (c *Client) Retrieve(ctx context.Context, r Request) (DealID, error) {
 	if err := selectors.Check(r.Selector, selectors.Limits{}); err != nil {
 		return 0, fmt.Errorf("retrieve %s: %w", r.Root, err)
 	}
-	if id, err := c.reserve(r); id != 0 || err != nil {
-		return id, err
+	for {
+		v, mine, err := c.claim(r)
+		if err != nil {
+			return 0, err
+		}
+		if mine {
+			id, err := v.begin(ctx)
+			if err != nil {
+				err = fmt.Errorf("retrieve %s: %w", r.Root, err)
+			}
+			return id, err
+		}
+		select {
+		case <-v.begun:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+		c.mu.Lock()
+		id := v.last
+		c.mu.Unlock()
+		if id != 0 { // else it could not begin, and its root is free
+			return id, nil
+		}
 	}
-	d, err := c.prepare(ctx, r)
-	if err != nil {
-		c.release(r.whole())
-		return 0, fmt.Errorf("retrieve %s: %w", r.Root, err)
-	}
-	return d.id, nil
 }
 
-// reserve keeps the root for the caller, or finds the deal that it should join.
-func (c *Client) reserve(r Request) (DealID, error) {
+// Get is Retrieve and Wait.
+func (c *Client) Get(ctx context.Context, r Request) (ClientDealState, error) {
+	id, err := c.Retrieve(ctx, r)
+	if err != nil {
+		return ClientDealState{}, err
+	}
+	return c.Wait(ctx, id)
+}
+
+// Wait returns when the retrieval that a deal is part of has completed (nil),
+// failed, or was suspended (ErrSuspended), with the state of its last deal and the
+// sums of all; or with ctx, and the state until then. For a retrieval of an
+// earlier run it is the state of the deal.
+func (c *Client) Wait(ctx context.Context, id DealID) (ClientDealState, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return 0, errors.New("client: closed")
-	}
-	d, taken := c.roots[r.whole()]
-	switch {
-	case !taken:
-		c.roots[r.whole()] = nil
-		return 0, nil
-	case d != nil && d.proposal.PayloadCID == r.Root && selectors.Equal(d.proposal.Params.Selector, r.Selector):
-		if d.provider.ID == r.Provider.ID {
-			c.knows(r.Provider.AddrInfo)
+	v := c.runs[id]
+	c.mu.Unlock()
+	if v == nil {
+		s, err := c.RetrievalStatus(ctx, id)
+		if err == nil {
+			s.Err = outcome(s)
+			err = s.Err
 		}
-		return d.id, nil
+		return s, err
 	}
-	return 0, fmt.Errorf("%w: %s", ErrBusy, r.Root)
+	select {
+	case <-v.over:
+		s := v.state()
+		return s, s.Err
+	case <-ctx.Done():
+		return v.state(), ctx.Err()
+	}
 }
 
 func (c *Client) release(root cid.Cid) {
@@ -109,86 +152,16 @@ func (c *Client) release(root cid.Cid) {
 	delete(c.roots, root)
 }
 
-// prepare makes the deal and starts it. The store is closed if it fails.
-func (c *Client) prepare(ctx context.Context, r Request) (_ *clientDeal, err error) {
-	store, err := c.cfg.Stores.Open(ctx, r.whole())
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, store.Close())
-		}
-	}()
-	ls := withUnixFS(store.LinkSystem())
-	complete, held, err := selectors.Complete(ctx, ls, r.Root, r.Selector, maxLocalLinks)
-	if err != nil {
-		return nil, fmt.Errorf("look through what is held: %w", err)
-	}
-	d, err := c.find(ctx, r, store)
-	if err != nil {
-		return nil, err
-	}
-	if d == nil {
-		if complete {
-			d, err = c.already(ctx, r, store)
-		} else {
-			d, err = c.propose(ctx, r, store, Bytes(held.Bytes))
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	d.complete = complete
-	c.start(d)
-	return d, nil
-}
-
-// find continues the deal on record that r is about, if there is one.
-func (c *Client) find(ctx context.Context, r Request, store Store) (*clientDeal, error) {
-	rec, found, err := c.findRecord(ctx, r, store)
-	if err != nil || !found {
-		return nil, err
-	}
-	proposal, err := rec.proposal()
-	if err != nil {
-		return nil, err
-	}
-	d := newClientDeal(c, rec, proposal, r.Provider, store)
-	return d, d.refit(ctx, r)
-}
-
-// findRecord finds the open deal that r is about: same root, selection and
-// provider, terms within r. Deals on record that r cannot continue stay there.
-func (c *Client) findRecord(ctx context.Context, r Request, store Store) (record, bool, error) {
-	records, err := c.book.open(ctx, r.whole().String())
-	if err != nil {
-		return record{}, false, err
-	}
-	for _, rec := range records {
-		proposal, err := rec.proposal()
-		if err != nil {
-			return record{}, false, err
-		}
-		same := rec.Peer == r.Provider.ID.String() && proposal.PayloadCID == r.Root && selectors.Equal(proposal.Params.Selector, r.Selector)
-		if !same || rec.check() != nil || r.MaxPrice != nil && proposal.Params.PricePerByte > *r.MaxPrice || store.Written() < rec.Start {
-			continue
-		}
-		return rec, true, nil
-	}
-	return record{}, false, nil
-}
-
 // refit gives a continued deal the budget and risk of the new request. What
 // the record does not know yet of payments, the lane does: its last voucher.
 func (d *clientDeal) refit(ctx context.Context, r Request) error {
 	terms := d.proposal.Params.Terms()
 	if !terms.Free() {
 		if d.rec.Budget.Less(r.Budget) {
-			if err := d.c.cfg.Node.SetLaneBudget(ctx, d.channel, d.rec.Lane, r.Budget); err != nil {
+			d.rec.Budget = r.Budget
+			if err := d.c.cfg.Node.SetLaneBudget(ctx, d.channel, d.rec.Lane, d.rec.money()); err != nil {
 				return err
 			}
-			d.rec.Budget = r.Budget
 		}
 		if !d.rec.Paid.IsZero() || d.rec.Payments > 0 || d.c.everPaid(d.rec) {
 			v, err := d.c.cfg.Node.CreatePaymentVoucher(ctx, d.channel, d.rec.Paid, d.rec.Lane)
@@ -200,7 +173,7 @@ func (d *clientDeal) refit(ctx context.Context, r Request) error {
 			}
 		}
 	}
-	d.rec.AtRisk = uint64(atRisk(r, terms, d.rec.Budget))
+	d.rec.AtRisk = uint64(atRisk(r, terms, d.rec.money()))
 	d.purse = d.newPurse()
 	return nil
 }
@@ -209,38 +182,20 @@ func (d *clientDeal) refit(ctx context.Context, r Request) error {
 // says: the voucher is durable before the record is.
 func (c *Client) everPaid(r record) bool { return r.Channel != "" && r.Phase != Proposed }
 
-// already records that nothing needs to be bought.
-func (c *Client) already(ctx context.Context, r Request, store Store) (*clientDeal, error) {
-	proposal := voucher.DealProposal{PayloadCID: r.Root, ID: c.nextID(), Params: Params{Selector: r.Selector, PieceCID: r.PieceCID}}
-	rec := record{V: recordVersion, Peer: r.Provider.ID.String(), ID: uint64(proposal.ID), Phase: Proposed, Created: time.Now().UTC(),
-		Start: store.Written(), Output: r.Output}
-	return c.make(ctx, rec, proposal, r, store)
-}
-
 // propose asks the provider, checks its answer against r, sets up payment and
-// records the deal.
-func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes) (*clientDeal, error) {
-	if err := c.connect(ctx, r.Provider.AddrInfo); err != nil {
-		return nil, err
-	}
-	q, err := c.askFor(ctx, r)
+// records the deal, of which of says to which order it belongs.
+func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes, of record) (*clientDeal, error) {
+	q, expected, err := c.quote(ctx, r, held, of.Before)
 	if err != nil {
 		return nil, err
-	}
-	expected, err := affordable(r, q, held)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.permitted(ctx, q, expected); err != nil {
-		return nil, fmt.Errorf("%w; nothing was fetched or paid", err)
-	}
-	if err := c.carrierFor(r.Provider.ID).carriable(r.Provider.ID, q.Ask().Terms(), expected, atRisk(r, q.Ask().Terms(), r.Budget)); err != nil {
-		return nil, fmt.Errorf("%w; nothing was fetched or paid", err)
 	}
 	if _, err := store.Sync(); err != nil { // the deal's bytes begin behind what is durable
 		return nil, err
 	}
-	terms := q.Ask().Terms()
+	terms, risk := q.Ask().Terms(), atRisk(r, q.Ask().Terms(), r.Budget.Sub(of.Before))
+	if err := c.carrierFor(r.Provider.ID).carriable(r.Provider.ID, terms, expected, risk); err != nil {
+		return nil, fmt.Errorf("%w; nothing was fetched or paid", err)
+	}
 	proposal := voucher.DealProposal{PayloadCID: r.Root, ID: c.nextID(), Params: Params{
 		Selector: r.Selector, PieceCID: r.PieceCID, PricePerByte: terms.Price, UnsealPrice: terms.Unseal,
 		PaymentInterval: terms.Interval, PaymentIntervalIncrease: terms.Increase,
@@ -250,8 +205,8 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 	}
 	rec := record{
 		V: recordVersion, Peer: r.Provider.ID.String(), ID: uint64(proposal.ID), Phase: Proposed, Created: time.Now().UTC(),
-		Budget: r.Budget, AtRisk: uint64(atRisk(r, terms, r.Budget)), Expected: uint64(expected), Start: store.Written(), Output: r.Output,
-		PayTo: addressText(q.PaymentAddress),
+		Order: of.Order, Before: of.Before, Budget: r.Budget, AtRisk: uint64(risk),
+		Expected: uint64(expected), Start: store.Written(), Output: r.Output, PayTo: addressText(q.PaymentAddress),
 	}
 	if !terms.Free() {
 		if err := c.openLane(ctx, &rec, q.PaymentAddress); err != nil {
@@ -264,10 +219,34 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 	return c.make(ctx, rec, proposal, r, store)
 }
 
+// quote asks the provider and returns its answer and what is expected to move,
+// or why no deal is to be made: its price, the budget, or the wallet's rules.
+func (c *Client) quote(ctx context.Context, r Request, held Bytes, spent Amount) (QueryResponse, Bytes, error) {
+	if err := c.connect(ctx, r.Provider.AddrInfo); err != nil {
+		return QueryResponse{}, 0, err
+	}
+	q, err := c.askFor(ctx, r)
+	if err != nil {
+		return q, 0, err
+	}
+	expected, err := affordable(r, q, held, spent)
+	if err != nil {
+		return q, expected, err
+	}
+	if err := c.permitted(ctx, q, expected, spent); err != nil {
+		return q, expected, fmt.Errorf("%w; nothing was fetched or paid", err)
+	}
+	return q, expected, nil
+}
+
 // askFor asks the provider what it has and charges, unless r says it.
 func (c *Client) askFor(ctx context.Context, r Request) (QueryResponse, error) {
 	if r.Ask == nil {
-		return askPeer(ctx, c.cfg.Host, r.Provider.ID, Query{PayloadCID: r.Root, QueryParams: QueryParams{PieceCID: r.PieceCID, Selector: r.Selector}})
+		q, err := askPeer(ctx, c.cfg.Host, r.Provider.ID, Query{PayloadCID: r.Root, QueryParams: QueryParams{PieceCID: r.PieceCID, Selector: r.Selector}})
+		if err != nil {
+			err = fmt.Errorf("%w: %w", errNoAnswer, err)
+		}
+		return q, err
 	}
 	q := QueryResponse{PaymentAddress: r.Provider.Address}
 	q.MinPricePerByte, q.UnsealPrice = r.Ask.PricePerByte, r.Ask.UnsealPrice
@@ -288,56 +267,15 @@ func (c *Client) make(ctx context.Context, rec record, proposal voucher.DealProp
 	for _, a := range r.Provider.Addrs {
 		rec.Addrs = append(rec.Addrs, a.String())
 	}
+	if rec.Order == 0 {
+		rec.Order = rec.ID
+	}
 	if r.part.Defined() {
 		rec.Whole = r.part.String()
+		if err := rec.setWant(r.want); err != nil {
+			return nil, err
+		}
 	}
 	d := newClientDeal(c, rec, proposal, r.Provider, store)
 	return d, c.book.put(ctx, d.whole.String(), &d.rec)
-}
-
-// start runs the deal's goroutine.
-func (c *Client) start(d *clientDeal) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.live[d.id], c.roots[d.whole] = d, d
-	delete(c.ended, d.id)
-	c.done.Go(func() { d.run(c.ctx) })
-}
-
-// Wait returns when the deal has completed (nil), failed, or was suspended
-// (ErrSuspended), with the state it is then in; or with ctx.
-func (c *Client) Wait(ctx context.Context, id DealID) (ClientDealState, error) {
-	c.mu.Lock()
-	d := c.live[id]
-	c.mu.Unlock()
-	if d != nil {
-		select {
-		case <-d.gone:
-		case <-ctx.Done():
-			return d.snapshot(), ctx.Err()
-		}
-	}
-	s, err := c.RetrievalStatus(ctx, id)
-	if err != nil {
-		return s, err
-	}
-	if s.Err == nil && s.Status != voucher.DealStatusCompleted {
-		s.Err = fmt.Errorf("%w: %s", ErrSuspended, s.Message)
-	}
-	return s, s.Err
-}
-
-// get is Retrieve and Wait. When the provider cannot take up the deal where it
-// stood, it goes on with a new one.
-func (c *Client) get(ctx context.Context, r Request) (ClientDealState, error) {
-	for again := false; ; again = true {
-		id, err := c.Retrieve(ctx, r)
-		if err != nil {
-			return ClientDealState{}, err
-		}
-		s, err := c.Wait(ctx, id)
-		if again || !errors.Is(err, voucher.RefusedResume) {
-			return s, err
-		}
-	}
 }

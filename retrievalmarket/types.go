@@ -201,7 +201,10 @@ type ClientDealState struct {
 	TotalReceived  Bytes   // verified and counted in this deal
 	Expected       Bytes   // quoted; 0 if it was not
 	FundsSpent     Amount
-	TotalFunds     Amount // the budget
+	SpentBefore    Amount // by earlier deals of the same order
+	TotalFunds     Amount // the budget of the order: of all its deals together
+	Order          DealID // the id of the order's first deal
+	More           bool   // it has ended, and another is to follow it in the order
 	Payments       int
 	Stalls         int // times the transfer stood still for money, the first boundary not counted
 	PaymentChannel address.Address

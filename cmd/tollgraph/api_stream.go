@@ -116,7 +116,7 @@ func (o *office) follow(ctx context.Context, s stream, j *job, answer begun) {
 	defer cancel()
 	states := make(chan market.ClientDealState)
 	defer o.buyer.SubscribeToEvents(func(_ market.ClientEvent, st market.ClientDealState) {
-		if st.PayloadCID != j.root {
+		if st.Whole != j.root {
 			return
 		}
 		select {

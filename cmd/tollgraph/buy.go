@@ -32,7 +32,7 @@ func (e *parkedError) Error() string { return e.state.Message }
 // known, else through the next interval.
 func (e *parkedError) need() voucher.Amount {
 	terms := e.state.Params.Terms()
-	return terms.Cost(max(e.state.Expected, e.state.TotalReceived.Add(terms.Interval)))
+	return terms.Cost(max(e.state.Expected, e.state.TotalReceived.Add(terms.Interval))).Add(e.state.SpentBefore)
 }
 
 // buy fetches and writes out p. When it returns because ctx ended or the deal

@@ -160,7 +160,11 @@ func (a *app) resumeHere(ctx context.Context, o *office, what dealOrder) (deal, 
 	if err != nil {
 		return deal{}, err
 	}
-	if err := o.shelf.unhold(ctx, id); err != nil {
+	s, err := o.buyer.RetrievalStatus(ctx, id)
+	if err != nil {
+		return deal{}, err
+	}
+	if err := o.shelf.unhold(ctx, s.Order); err != nil {
 		return deal{}, err
 	}
 	got, err := a.buy(ctx, o.buyer, p)
@@ -171,7 +175,7 @@ func (a *app) resumeHere(ctx context.Context, o *office, what dealOrder) (deal, 
 	if err != nil {
 		return deal{}, a.advise(ctx, err)
 	}
-	if err := o.shelf.drop(ctx, id); err != nil {
+	if err := o.shelf.drop(ctx, s.Order); err != nil {
 		return deal{}, err
 	}
 	if p.output.path == "" {
@@ -206,7 +210,10 @@ func (o *office) change(ctx context.Context, what dealOrder) (deal, error) {
 	if err := o.changeBought(ctx, what, id); err != nil {
 		return deal{}, err
 	}
-	return o.findDeal(ctx, what.name)
+	if id, err = o.buyer.LatestDeal(ctx, id); err != nil {
+		return deal{}, err
+	}
+	return o.findDeal(ctx, strconv.FormatUint(uint64(id), 10))
 }
 
 // changeBought changes a deal of the client. What does not run is paused as it
@@ -217,7 +224,11 @@ func (o *office) changeBought(ctx context.Context, what dealOrder, id market.Dea
 		if err := o.buyer.CancelDeal(ctx, id); err != nil {
 			return err
 		}
-		return o.shelf.drop(ctx, id)
+		s, err := o.buyer.RetrievalStatus(ctx, id)
+		if err != nil {
+			return err
+		}
+		return o.shelf.drop(ctx, s.Order)
 	case verbPause:
 		return o.pause(ctx, id)
 	case verbResume:

@@ -43,6 +43,7 @@ type deal struct {
 	Bytes   uint64 `json:"bytes"`
 	Paid    string `json:"paid_atto"`
 	Message string `json:"message"`
+	Order   string `json:"order,omitempty"` // client: the first deal of those that bring the same, one after the other
 
 	Price            string    `json:"price_atto_per_byte"`
 	Interval         uint64    `json:"payment_interval"`
@@ -58,6 +59,7 @@ type deal struct {
 	Updated          time.Time `json:"updated"`
 
 	paid string // for people
+	open bool   // client: something is left to do
 }
 
 func (a *app) listDeals(ctx context.Context, cmd *cli.Command) error {
@@ -218,6 +220,7 @@ func clientDeal(s market.ClientDealState) deal {
 	d.Channel, d.Lane = channelText(s.PaymentChannel.String(), s.Lane)
 	d.Budget, d.Payments, d.Stalls, d.Expected = s.TotalFunds.String(), &s.Payments, &s.Stalls, uint64(s.Expected)
 	d.Created, d.Updated = s.Created, s.Updated
+	d.Order, d.open = strconv.FormatUint(uint64(s.Order), 10), s.Open()
 	return d
 }
 

@@ -22,6 +22,8 @@ type estimate struct {
 	Held     uint64         `json:"held_bytes"`     // of the selection, here already
 	Bytes    uint64         `json:"bytes"`          // to fetch
 	Cost     voucher.Amount `json:"cost_atto"`
+	Deals    int            `json:"deals"`      // that it takes: several where what is here is scattered
+	Spent    voucher.Amount `json:"spent_atto"` // of the budget, by earlier deals for the same
 	Price    string         `json:"price_atto_per_byte"`
 	Refused  string         `json:"refused,omitempty"` // why it would not begin
 	Code     int            `json:"code"`              // with which fetch would refuse it; else 0
@@ -39,6 +41,7 @@ func estimateOf(ctx context.Context, b *buyer, db *sql.DB, p purchase) (estimate
 	}
 	out := estimate{
 		CID: p.root.String(), Path: p.path, Provider: p.from.ID.String(), Held: uint64(e.Held), Bytes: uint64(e.Bytes), Cost: e.Cost,
+		Deals: e.Deals, Spent: e.Spent,
 		Price: strconv.FormatUint(uint64(e.Answer.MinPricePerByte), 10),
 	}
 	if e.Deal != 0 {
@@ -93,17 +96,28 @@ func (a *app) estimate(ctx context.Context, cmd *cli.Command, cfg fetchConfig) (
 // printEstimate writes e for people.
 func (a *app) printEstimate(e estimate, t target) error {
 	fmt.Fprintf(a.out, "%s\nhere already  %s\n", t, voucher.Bytes(e.Held).IEC())
-	switch {
-	case e.Deal != "":
+	if e.Deal != "" {
 		fmt.Fprintf(a.out, "deal %s would go on; tollgraph deals show %s\n", e.Deal, e.Deal)
-	case e.Bytes == 0 && e.Code == exitOK && e.Cost.IsZero():
+	}
+	if e.Bytes == 0 && e.Code == exitOK && e.Cost.IsZero() {
 		fmt.Fprintln(a.out, "nothing to pay")
-	default:
-		fmt.Fprintf(a.out, "to fetch      %s (%d bytes)\ncost          %s\n", voucher.Bytes(e.Bytes).IEC(), e.Bytes, e.Cost.FIL())
+	} else {
+		fmt.Fprintf(a.out, "to fetch      %s (%d bytes)%s\ncost          %s\n", voucher.Bytes(e.Bytes).IEC(), e.Bytes, dealsText(e.Deals), e.Cost.FIL())
+	}
+	if !e.Spent.IsZero() {
+		fmt.Fprintf(a.out, "spent already %s of the budget, in earlier deals for the same\n", e.Spent.FIL())
 	}
 	if e.Code == exitOK {
 		_, err := fmt.Fprintln(a.out, "it would not be refused")
 		return err
 	}
 	return nil
+}
+
+// dealsText says that several deals are needed, if so.
+func dealsText(n int) string {
+	if n < 2 {
+		return ""
+	}
+	return fmt.Sprintf(", in the gaps of what is here: %d deals", n)
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"time"
 
@@ -16,8 +15,8 @@ import (
 // job is a purchase that is being made in the background.
 type job struct {
 	purchase
-	id    market.DealID // when it began
-	order *order        // nil if the deal had none
+	id    market.DealID // of the deal that ran when it began
+	order market.DealID // that it is, in the market's terms
 	done  chan struct{} // closed at the end
 
 	got receipt // when done is closed
@@ -34,71 +33,50 @@ func (o *office) begin(ctx context.Context, p purchase, from *order) (*job, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := o.shelf.unhold(ctx, id); err != nil {
+	s, err := o.buyer.RetrievalStatus(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.shelf.unhold(ctx, s.Order); err != nil {
 		return nil, err
 	}
 	if from != nil {
-		if err := o.shelf.put(ctx, id, *from); err != nil {
+		if err := o.shelf.put(ctx, s.Order, *from); err != nil {
 			return nil, err
 		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if j := o.busy[id]; j != nil && (from == nil || j.output.path == p.output.path) {
+	if j := o.busy[s.Order]; j != nil && (from == nil || j.output.path == p.output.path) {
 		return j, nil
 	}
-	j := &job{purchase: p, id: id, order: from, done: make(chan struct{})}
-	o.busy[id] = j
+	j := &job{purchase: p, id: id, order: s.Order, done: make(chan struct{})}
+	o.busy[s.Order] = j
 	o.jobs.Go(func() { o.run(j, began) })
 	return j, nil
 }
 
-// run waits for the deal of j and writes it out. What did not end is kept, and
+// run waits until j is bought and writes it out. What did not end is kept, and
 // tried again by keep.
 func (o *office) run(j *job, began time.Time) {
 	ctx := o.life
-	id, s, err := o.wait(ctx, j)
+	s, err := o.buyer.Wait(ctx, j.id)
 	if err == nil {
 		j.got, err = o.writeOut(ctx, o.buyer, j.purchase, s, time.Since(began))
 	}
 	j.err = err
 	if !errors.Is(err, market.ErrSuspended) && ctx.Err() == nil {
-		if err := o.shelf.drop(ctx, id); err != nil {
-			o.log.Error("forget an order", "deal", id, "err", err)
+		if err := o.shelf.drop(ctx, j.order); err != nil {
+			o.log.Error("forget an order", "deal", j.order, "err", err)
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		o.log.Warn("fetch", "what", j.name(), "deal", id, "err", err)
+		o.log.Warn("fetch", "what", j.name(), "deal", j.order, "err", err)
 	}
 	o.mu.Lock()
 	maps.DeleteFunc(o.busy, func(_ market.DealID, other *job) bool { return other == j })
 	o.mu.Unlock()
 	close(j.done)
-}
-
-// wait waits for the deal of j, and goes on with a new one if the provider does
-// not know it any more: for what is left of the budget.
-func (o *office) wait(ctx context.Context, j *job) (market.DealID, market.ClientDealState, error) {
-	s, err := o.buyer.Wait(ctx, j.id)
-	if !errors.Is(err, voucher.RefusedResume) {
-		return j.id, s, err
-	}
-	p := j.purchase
-	p.budget = p.budget.Sub(s.FundsSpent)
-	id, err := o.buyer.Retrieve(ctx, p.request())
-	if err != nil {
-		return j.id, s, fmt.Errorf("the provider does not go on with deal %d, and a new one failed: %w", j.id, err)
-	}
-	o.mu.Lock()
-	o.busy[id] = j
-	o.mu.Unlock()
-	if j.order != nil {
-		if err := errors.Join(o.shelf.put(ctx, id, *j.order), o.shelf.drop(ctx, j.id)); err != nil {
-			return id, s, err
-		}
-	}
-	s, err = o.buyer.Wait(ctx, id)
-	return id, s, err
 }
 
 // retryEvery is how often a daemon goes on with what stands still.
@@ -145,7 +123,11 @@ func (o *office) writeOne(ctx context.Context, id market.DealID) error {
 	if err != nil {
 		return err
 	}
-	s, err := o.buyer.RetrievalStatus(ctx, id)
+	last, err := o.buyer.LatestDeal(ctx, id)
+	if err != nil {
+		return err
+	}
+	s, err := o.buyer.RetrievalStatus(ctx, last)
 	if err == nil && s.Status == voucher.DealStatusCompleted {
 		p, err := kept.purchase()
 		if err != nil {
@@ -167,23 +149,24 @@ func (o *office) resumeAll(ctx context.Context) {
 		return
 	}
 	for _, id := range ids {
-		if held, err := o.shelf.held(ctx, id); err != nil || held {
-			continue
-		}
 		if err := o.goOn(ctx, id); err != nil && ctx.Err() == nil {
 			o.log.Warn("resume", "deal", id, "err", err)
 		}
 	}
 }
 
-// goOn resumes a deal that does not run, and nudges one that is parked.
+// goOn resumes the order of a deal if it does not run, unless the user paused it,
+// and nudges one that is parked.
 func (o *office) goOn(ctx context.Context, id market.DealID) error {
 	s, err := o.buyer.RetrievalStatus(ctx, id)
 	if err != nil {
 		return err
 	}
+	if held, err := o.shelf.held(ctx, s.Order); err != nil || held {
+		return err
+	}
 	o.mu.Lock()
-	busy := o.busy[id] != nil
+	busy := o.busy[s.Order] != nil
 	o.mu.Unlock()
 	if s.Status == voucher.DealStatusInsufficientFunds {
 		return o.buyer.AddMoreFunds(ctx, id, voucher.Amount{})

@@ -30,7 +30,7 @@ type office struct {
 	life context.Context // of jobs; they end with it
 	jobs sync.WaitGroup
 	mu   sync.Mutex
-	busy map[market.DealID]*job // guarded by mu
+	busy map[market.DealID]*job // guarded by mu; by order
 }
 
 func newOffice(a *app, n *node, b *buyer, s *seller) *office {
@@ -122,7 +122,7 @@ func (o *office) purchaseOf(ctx context.Context, id market.DealID) (purchase, er
 	if err != nil {
 		return purchase{}, err
 	}
-	kept, found, err := o.shelf.order(ctx, id)
+	kept, found, err := o.orderOf(ctx, id)
 	if err != nil {
 		return purchase{}, err
 	}
@@ -137,12 +137,26 @@ func (o *office) purchaseOf(ctx context.Context, id market.DealID) (purchase, er
 	return p, nil
 }
 
+// orderOf returns what a daemon was told that a deal is part of; false if that is
+// nothing.
+func (o *office) orderOf(ctx context.Context, id market.DealID) (order, bool, error) {
+	s, err := o.buyer.RetrievalStatus(ctx, id)
+	if err != nil {
+		return order{}, false, err
+	}
+	return o.shelf.order(ctx, s.Order)
+}
+
 // pause lets a deal stand still until resume.
 func (o *office) pause(ctx context.Context, id market.DealID) error {
 	if _, err := o.buyer.RequestOf(ctx, id); err != nil {
 		return err
 	}
-	if err := o.shelf.hold(ctx, id); err != nil {
+	s, err := o.buyer.RetrievalStatus(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := o.shelf.hold(ctx, s.Order); err != nil {
 		return err
 	}
 	if err := o.buyer.PauseDeal(ctx, id); err != nil && !errors.Is(err, market.ErrNoDeal) {
@@ -157,7 +171,7 @@ func (o *office) resume(ctx context.Context, id market.DealID) error {
 	if err != nil {
 		return err
 	}
-	kept, found, err := o.shelf.order(ctx, id)
+	kept, found, err := o.orderOf(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -7,19 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 )
 
-// shelf keeps what a daemon was told to do until it is done: the order behind
-// a deal, from which its output is written, and which deals were paused by the
-// user and so are not resumed by themselves.
+// shelf keeps what a daemon was told to do until it is done, by the id of the
+// order's first deal: the order, from which the output is written, and which orders
+// were paused by the user and so are not resumed by themselves.
 type shelf struct{ db *sql.DB }
 
 const shelfSchema = `
 CREATE TABLE IF NOT EXISTS node_orders (
-	deal INTEGER PRIMARY KEY, -- DealID, as a signed number
+	deal INTEGER PRIMARY KEY, -- the order's first DealID, as a signed number
 	text TEXT NOT NULL -- order as JSON
 );
 CREATE TABLE IF NOT EXISTS node_held (deal INTEGER PRIMARY KEY);`
@@ -110,7 +109,7 @@ func (s shelf) mark(ctx context.Context, deals []deal) error {
 		held[strconv.FormatUint(uint64(id), 10)] = true
 	}
 	for i, d := range deals {
-		if d.Role == "client" && held[d.ID] && (d.Message == "" || strings.Contains(d.Message, market.ErrPaused.Error())) {
+		if d.Role == "client" && d.open && held[d.Order] {
 			deals[i].Message = "paused; to go on: tollgraph deals resume " + d.ID
 		}
 	}
