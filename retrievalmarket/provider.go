@@ -42,6 +42,9 @@ type ProviderConfig struct {
 	// Hold belongs to Meter. Without it, a client that owes is not sent again what
 	// was lost on the way, and has to make a new deal.
 	Hold Hold
+	// Pace, if set, is asked before blocks go on a stream, and returns when so many
+	// bytes may be sent to a peer. transport.Egress.Wait is one.
+	Pace func(ctx context.Context, to peer.ID, bytes int) error
 	// Client is a Client on the same Transfers, if there is one.
 	Client *Client
 	// Credit is how many bytes may run beyond each boundary. Default 0.

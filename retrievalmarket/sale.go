@@ -141,7 +141,7 @@ func (x *sale) sell(ctx context.Context) error {
 	case errors.Is(err, errWrite):
 		return err
 	case err != nil:
-		return x.cannot(err)
+		return x.cannot(ctx, err)
 	}
 	x.mu.Lock()
 	x.walked = true
@@ -156,9 +156,9 @@ func (x *sale) sell(ctx context.Context) error {
 
 // cannot tells the client that the walk cannot go on. The deal waits: the
 // operator may mend what is broken.
-func (x *sale) cannot(cause error) error {
+func (x *sale) cannot(ctx context.Context, cause error) error {
 	x.c.p.log.Warn("deal stream", "peer", x.d.key.From, "id", x.d.key.ID, "err", cause)
-	_ = x.write(voucher.DealResponse{
+	_ = x.write(ctx, voucher.DealResponse{
 		Status: voucher.DealStatusErrored, ID: x.d.key.ID, Message: voucher.RefusedInternal.Message("a block cannot be read"),
 	}) // the stream ends either way
 	return cause
@@ -225,7 +225,7 @@ func (x *sale) publish() {
 // permit waits until one more block may be sent.
 func (x *sale) permit(ctx context.Context) error {
 	if x.held >= batchBytes || len(x.batch) >= batchBlocks {
-		if err := x.flush(); err != nil {
+		if err := x.flush(ctx); err != nil {
 			return err
 		}
 	}
@@ -236,7 +236,7 @@ func (x *sale) permit(ctx context.Context) error {
 	if ready && !words {
 		return nil
 	}
-	if err := x.flush(); err != nil {
+	if err := x.flush(ctx); err != nil {
 		return err
 	}
 	if !ready {
@@ -253,7 +253,7 @@ func (x *sale) await(ctx context.Context, ready func() bool) error {
 		x.words = nil
 		x.mu.Unlock()
 		for _, w := range words {
-			if err := x.write(w); err != nil {
+			if err := x.write(ctx, w); err != nil {
 				return err
 			}
 		}
@@ -272,16 +272,16 @@ func (x *sale) await(ctx context.Context, ready func() bool) error {
 }
 
 // flush writes the blocks that wait. They are not the last.
-func (x *sale) flush() error {
+func (x *sale) flush(ctx context.Context) error {
 	if len(x.batch) == 0 {
 		return nil
 	}
-	return x.write(voucher.DealResponse{Status: voucher.DealStatusOngoing, ID: x.d.key.ID})
+	return x.write(ctx, voucher.DealResponse{Status: voucher.DealStatusOngoing, ID: x.d.key.ID})
 }
 
 // write says one word, with the blocks that wait unless it ends the deal without
 // them.
-func (x *sale) write(w voucher.DealResponse) error {
+func (x *sale) write(ctx context.Context, w voucher.DealResponse) error {
 	r := voucher.ResponseV0{DealResponse: w}
 	switch w.Status {
 	case voucher.DealStatusOngoing, voucher.DealStatusFundsNeeded, voucher.DealStatusFundsNeededLastPayment:
@@ -290,6 +290,11 @@ func (x *sale) write(w voucher.DealResponse) error {
 		r.Blocks, x.last = x.batch, true
 	case voucher.DealStatusRejected, voucher.DealStatusDealNotFound, voucher.DealStatusErrored, voucher.DealStatusCancelled:
 		x.last = true
+	}
+	if pace := x.c.p.cfg.Pace; pace != nil && len(r.Blocks) != 0 {
+		if err := pace(ctx, x.d.key.From, x.held); err != nil {
+			return fmt.Errorf("%w: %w", errWrite, err)
+		}
 	}
 	if err := x.m.write(r.MarshalCBOR()); err != nil {
 		return fmt.Errorf("%w: %w", errWrite, err)

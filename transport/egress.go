@@ -31,14 +31,19 @@ const (
 	egressBurst = 256 << 10
 )
 
-// WrapEgress returns net with a limit on the block bytes that are sent. Each
-// peer's messages wait on the goroutine of that peer only. It returns net itself
-// if cfg sets no limit.
-func WrapEgress(net gsnet.GraphSyncNetwork, cfg EgressConfig) gsnet.GraphSyncNetwork {
+// Egress makes those who send blocks wait for their turn, whatever they send them
+// by. A nil Egress makes nobody wait. It may be used concurrently.
+type Egress struct {
+	total *rate.Limiter // nil: no limit
+	peers *peerLimits   // nil: no limit
+}
+
+// NewEgress returns what keeps the limits of cfg, nil if it sets none.
+func NewEgress(cfg EgressConfig) *Egress {
 	if !cfg.limited() {
-		return net
+		return nil
 	}
-	e := &egress{GraphSyncNetwork: net}
+	e := new(Egress)
 	if cfg.Total != 0 {
 		e.total = rate.NewLimiter(rate.Limit(cfg.Total), egressBurst)
 	}
@@ -48,16 +53,26 @@ func WrapEgress(net gsnet.GraphSyncNetwork, cfg EgressConfig) gsnet.GraphSyncNet
 	return e
 }
 
-// egress is a network whose senders wait for their turn.
-type egress struct {
-	gsnet.GraphSyncNetwork
-	total *rate.Limiter // nil: no limit
-	peers *peerLimits   // nil: no limit
+// Wait returns when so many bytes of blocks may be sent to a peer, or with ctx.
+func (e *Egress) Wait(ctx context.Context, to peer.ID, bytes int) error {
+	if e == nil || bytes <= 0 {
+		return nil
+	}
+	limits := e.limits(to)
+	for ; bytes > 0; bytes -= egressStep {
+		step := min(bytes, egressStep)
+		for _, l := range limits {
+			if err := l.WaitN(ctx, step); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-// limits returns what a message to p has to wait for: one's own turn first, since
-// it must not hold the others'.
-func (e *egress) limits(p peer.ID) []*rate.Limiter {
+// limits returns what whoever sends to p has to wait for: one's own turn first,
+// since it must not hold the others'.
+func (e *Egress) limits(p peer.ID) []*rate.Limiter {
 	var all []*rate.Limiter
 	if e.peers != nil {
 		all = append(all, e.peers.of(p))
@@ -68,25 +83,33 @@ func (e *egress) limits(p peer.ID) []*rate.Limiter {
 	return all
 }
 
+// WrapEgress returns net with a limit on the block bytes that are sent. Each
+// peer's messages wait on the goroutine of that peer only. It returns net itself
+// if cfg sets no limit.
+func WrapEgress(net gsnet.GraphSyncNetwork, cfg EgressConfig) gsnet.GraphSyncNetwork {
+	return NewEgress(cfg).wrap(net)
+}
+
+func (e *Egress) wrap(net gsnet.GraphSyncNetwork) gsnet.GraphSyncNetwork {
+	if e == nil {
+		return net
+	}
+	return &egress{net, e}
+}
+
+// egress is a network whose senders wait for their turn.
+type egress struct {
+	gsnet.GraphSyncNetwork
+	turns *Egress
+}
+
 // wait returns when the blocks of m may be sent to p, or with ctx.
 func (e *egress) wait(ctx context.Context, p peer.ID, m gsmsg.GraphSyncMessage) error {
-	left := 0
+	bytes := 0
 	for _, b := range m.Blocks() {
-		left += len(b.RawData())
+		bytes += len(b.RawData())
 	}
-	if left == 0 {
-		return nil
-	}
-	limits := e.limits(p)
-	for ; left > 0; left -= egressStep {
-		step := min(left, egressStep)
-		for _, l := range limits {
-			if err := l.WaitN(ctx, step); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return e.turns.Wait(ctx, p, bytes)
 }
 
 func (e *egress) SendMessage(ctx context.Context, p peer.ID, m gsmsg.GraphSyncMessage) error {

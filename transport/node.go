@@ -136,6 +136,9 @@ const stopTimeout = 5 * time.Second
 type Node struct {
 	// Meter counts what the node serves.
 	Meter *Exchange
+	// Egress is the limit on what is sent, for what else sends blocks on the host;
+	// nil if there is none.
+	Egress *Egress
 
 	cfg       Config
 	host      *GuardedHost
@@ -186,7 +189,8 @@ func (n *Node) assemble() {
 		ahead = NewByteBudget(c.ReceiveAhead, 0)
 		net = NewNetwork(c.Host, NetworkConfig{IdleTimeout: c.IdleTimeout, Budget: ahead, OnPanic: panicked})
 	}
-	n.network = WrapNetwork(WrapEgress(net, c.Egress), c.NetworkGuard)
+	n.Egress = NewEgress(c.Egress)
+	n.network = WrapNetwork(n.Egress.wrap(net), c.NetworkGuard)
 	gsctx, stop := context.WithCancel(context.Background())
 	n.stopGS = stop
 	// The guard keeps blocks within the window; what is above it is for messages,

@@ -11,7 +11,9 @@ import (
 // could be served at.
 func TestEgress(t *testing.T) {
 	const size, limit = 3 << 20, 1 << 20
-	for name, args := range map[string][]string{"one peer": {"--egress-per-peer", "1MiB"}, "all, configured": nil} {
+	for name, args := range map[string][]string{
+		"one peer": {"--egress-per-peer", "1MiB"}, "on a stream": {"--egress", "1MiB", "--carrier", "v0"}, "all, configured": nil,
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newShell(t)

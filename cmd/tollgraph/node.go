@@ -18,9 +18,10 @@ import (
 
 // node is the stack on a repo, running.
 type node struct {
-	repo  *repo
-	host  host.Host
-	stack *transport.Node // nil where deals are carried on streams only
+	repo   *repo
+	host   host.Host
+	stack  *transport.Node // nil where deals are carried on streams only
+	egress *transport.Egress
 }
 
 // What carries deals, as --carrier says it.
@@ -53,7 +54,7 @@ func startNode(ctx context.Context, dir string, listen []string) (*node, error) 
 type reach struct {
 	listen  []string // without any it only dials
 	carrier string
-	egress  transport.EgressConfig // what is sent by data-transfer
+	egress  transport.EgressConfig
 }
 
 // startServing is startNode with a limit on what is sent, and the carrier that
@@ -69,13 +70,14 @@ func startServing(ctx context.Context, dir string, r reach) (_ *node, err error)
 		return nil, err
 	}
 	if r.carrier == carrierV0 {
+		n.egress = transport.NewEgress(r.egress)
 		n.host, err = newHost(n.repo.id, r.listen)
-	} else {
-		n.host, n.stack, err = startStack(ctx, n.repo.id, r.listen, n.repo.path("transfer"), r.egress)
+		return n, err
 	}
-	if err != nil {
+	if n.host, n.stack, err = startStack(ctx, n.repo.id, r.listen, n.repo.path("transfer"), r.egress); err != nil {
 		return nil, err
 	}
+	n.egress = n.stack.Egress
 	return n, nil
 }
 
