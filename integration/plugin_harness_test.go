@@ -26,6 +26,7 @@ import (
 	"github.com/ipld/go-ipld-prime/node/basicnode"
 	selectorparse "github.com/ipld/go-ipld-prime/traversal/selector/parse"
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multihash"
 
@@ -37,13 +38,51 @@ import (
 type shelf struct {
 	mu     sync.Mutex
 	blocks map[string][]byte // guarded by mu
+	left   int               // guarded by mu; reads until the shelf is shut, 0 if it never is
+	opened chan struct{}     // guarded by mu; closed when a shut shelf is opened
+}
+
+// shutAfter lets n more reads through and then none until the next call. 0 opens
+// it for good.
+func (s *shelf) shutAfter(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened != nil {
+		close(s.opened)
+		s.opened = nil
+	}
+	if s.left = n; n > 0 {
+		s.opened = make(chan struct{})
+	}
+}
+
+// pass waits while the shelf is shut.
+func (s *shelf) pass(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		opened := s.opened
+		if opened == nil || s.left > 0 {
+			s.left--
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-opened:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func newShelf() *shelf { return &shelf{blocks: make(map[string][]byte)} }
 
 func (s *shelf) links() ipld.LinkSystem {
 	ls := cidlink.DefaultLinkSystem()
-	ls.StorageReadOpener = func(_ ipld.LinkContext, l ipld.Link) (io.Reader, error) {
+	ls.StorageReadOpener = func(lc ipld.LinkContext, l ipld.Link) (io.Reader, error) {
+		if err := s.pass(lc.Ctx); err != nil {
+			return nil, err
+		}
 		data := s.get(l)
 		if data == nil {
 			return nil, errors.New("not on the shelf")
@@ -95,15 +134,22 @@ func (s *shelf) get(l ipld.Link) []byte {
 // with the guards of transport around everything.
 func homemade(t testing.TB, guarded bool) (site, *shelf) {
 	t.Helper()
-	own := newShelf()
 	h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"))
 	must(t, err)
+	return homemadeOn(t, h, guarded)
+}
+
+// homemadeOn is homemade on a host, which it closes.
+func homemadeOn(t testing.TB, h host.Host, guarded bool) (site, *shelf) {
+	t.Helper()
 	t.Cleanup(func() { must(t, h.Close()) })
+	own := newShelf()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	ds := dssync.MutexWrap(datastore.NewMapDatastore())
 	out := site{host: h}
 	var plain datatransfer.Manager
+	var err error
 	if guarded {
 		patient := transport.WrapHost(h, transport.HostGuard{})
 		t.Cleanup(patient.Release)
@@ -195,19 +241,26 @@ func (tr *trade) ValidateRestart(chid datatransfer.ChannelID, st datatransfer.Ch
 	return tr.validate(chid, st.Voucher().Voucher)
 }
 
-// move opens a channel of the trade from or to a peer and waits for its end.
-func (tr *trade) move(ctx context.Context, s site, push bool, with peer.ID, root cid.Cid) (datatransfer.ChannelState, error) {
+// open opens a channel of the trade from or to a peer. The channel that it returns
+// tells of the end.
+func (tr *trade) open(ctx context.Context, s site, push bool, with peer.ID, root cid.Cid) (datatransfer.ChannelID, <-chan datatransfer.ChannelState, error) {
 	ended := make(chan datatransfer.ChannelState, 1)
 	open := s.transfers.OpenPullDataChannel
 	if push {
 		open = s.transfers.OpenPushDataChannel
 	}
-	_, err := open(ctx, with, datatransfer.TypedVoucher{Type: tr.name, Voucher: basicnode.NewString(string(tr.name))}, root,
+	chid, err := open(ctx, with, datatransfer.TypedVoucher{Type: tr.name, Voucher: basicnode.NewString(string(tr.name))}, root,
 		selectorparse.CommonSelector_ExploreAllRecursively, datatransfer.WithSubscriber(func(_ datatransfer.Event, st datatransfer.ChannelState) {
 			if channels.IsChannelTerminated(st.Status()) {
 				ended <- st
 			}
 		}))
+	return chid, ended, err
+}
+
+// move opens a channel of the trade and waits for its end.
+func (tr *trade) move(ctx context.Context, s site, push bool, with peer.ID, root cid.Cid) (datatransfer.ChannelState, error) {
+	_, ended, err := tr.open(ctx, s, push, with, root)
 	if err != nil {
 		return nil, err
 	}

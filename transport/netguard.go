@@ -78,6 +78,7 @@ type remote struct {
 	limit    *rate.Limiter
 	known    map[graphsync.RequestID]bool // ids it asked with; true once cancelled
 	order    []graphsync.RequestID
+	broken   map[graphsync.RequestID]struct{} // responses of which a part was lost
 }
 
 // WrapNetwork puts a guard between net and the graphsync that sits on it.
@@ -155,7 +156,7 @@ func requestsMessage(reqs ...gsmsg.GraphSyncRequest) gsmsg.GraphSyncMessage {
 func (n *GuardedNetwork) remoteOf(p peer.ID) *remote {
 	r := n.peers[p]
 	if r == nil {
-		r = &remote{limit: rate.NewLimiter(n.cfg.Rate, n.cfg.Burst), known: make(map[graphsync.RequestID]bool)}
+		r = &remote{limit: rate.NewLimiter(n.cfg.Rate, n.cfg.Burst), known: make(map[graphsync.RequestID]bool), broken: make(map[graphsync.RequestID]struct{})}
 		n.peers[p] = r
 	}
 	return r
@@ -173,6 +174,7 @@ func (n *GuardedNetwork) forget(p peer.ID, id graphsync.RequestID) {
 // learn remembers id, dropping the oldest beyond limit.
 func (r *remote) learn(id graphsync.RequestID, limit int) {
 	r.known[id] = false
+	delete(r.broken, id)
 	r.order = append(r.order, id)
 	for len(r.order) > limit {
 		delete(r.known, r.order[0])

@@ -55,6 +55,7 @@ type lazyDeal struct {
 	statuses                    []rt.DealStatus
 	message                     string // the last
 	status                      datatransfer.Status
+	trail                       []string // what data-transfer said, for a deal that does not end well
 	err                         error
 }
 
@@ -120,13 +121,16 @@ func (d *lazyDeal) wait(ctx context.Context) {
 }
 
 func (d *lazyDeal) String() string {
-	return fmt.Sprintf("received %d, paid %v, statuses %v, wanting %t, all %t, completed %t, channel %s, err %v",
-		d.received, d.paid, d.statuses, d.wanting, d.all, d.completed, datatransfer.Statuses[d.status], d.err)
+	return fmt.Sprintf("received %d, paid %v, statuses %v, wanting %t, all %t, completed %t, channel %s, err %v, after %q",
+		d.received, d.paid, d.statuses, d.wanting, d.all, d.completed, datatransfer.Statuses[d.status], d.err, d.trail)
 }
 
 // handle takes in one event, and reports whether the deal is over.
 func (d *lazyDeal) handle(ctx context.Context, e event) bool {
 	d.status = e.st.Status()
+	if e.Code != datatransfer.DataReceived && e.Code != datatransfer.DataReceivedProgress {
+		d.trail = append(d.trail, fmt.Sprintf("%s %s: %s", datatransfer.Events[e.Code], d.status, e.Message))
+	}
 	switch e.Code {
 	case datatransfer.Accept:
 		close(d.accepted)
