@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -88,20 +87,16 @@ func (n *node) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
 	return market.Progress(p), ok
 }
 
-// goods adapts a piece.Store to the market. What is sealed cannot be read
-// before it is unsealed.
+// goods adapts a piece.Store to the market.
 type goods struct {
 	*piece.Store
-	mu     sync.Mutex
-	sealed bool  // guarded by mu
-	gate   *gate // guarded by mu; what reads pass
+	mu   sync.Mutex
+	gate *gate // guarded by mu; what reads pass
 }
 
 func (g *goods) Find(c cid.Cid, want *cid.Cid) (market.Piece, bool) {
 	info, ok := g.Store.Find(c, want)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return market.Piece{ID: info.ID, Size: market.Bytes(info.Size), Sealed: g.sealed}, ok
+	return market.Piece{ID: info.ID, Size: market.Bytes(info.Size), Sealed: info.Sealed}, ok
 }
 
 func (g *goods) LinkSystem(id cid.Cid) ipld.LinkSystem {
@@ -109,11 +104,8 @@ func (g *goods) LinkSystem(id cid.Cid) ipld.LinkSystem {
 	read := ls.StorageReadOpener
 	ls.StorageReadOpener = func(c ipld.LinkContext, l datamodel.Link) (io.Reader, error) {
 		g.mu.Lock()
-		sealed, gate := g.sealed, g.gate
+		gate := g.gate
 		g.mu.Unlock()
-		if sealed {
-			return nil, errors.New("read before it was unsealed")
-		}
 		size, _ := g.Size(l.(cidlink.Link).Cid)
 		if err := gate.pass(c.Ctx, int(size)); err != nil {
 			return nil, err
@@ -124,13 +116,6 @@ func (g *goods) LinkSystem(id cid.Cid) ipld.LinkSystem {
 }
 
 func (g *goods) BlockSize(c cid.Cid) (uint64, bool) { return g.Size(c) }
-
-func (g *goods) Unseal(context.Context, cid.Cid) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.sealed = false
-	return nil
-}
 
 // seller is one of our providers.
 type seller struct {
@@ -146,16 +131,46 @@ type seller struct {
 
 func newSeller(t testing.TB, ask voucher.Ask, sealed bool, cars ...string) *seller {
 	t.Helper()
+	unseal := ""
+	if sealed {
+		unseal = "cp {in} {out}"
+	}
+	return newSellerOfSealed(t, ask, unseal, cars...)
+}
+
+// newSellerOfSealed sells pieces that a command unseals; without one they are
+// not sealed.
+func newSellerOfSealed(t testing.TB, ask voucher.Ask, unseal string, cars ...string) *seller {
+	t.Helper()
 	s := &seller{node: newNode(t), ask: ask}
-	pieces, err := piece.Open(t.Context(), piece.Config{Paths: cars, IndexDir: filepath.Join(s.dir, "index"), Logger: testLogger()})
+	cfg := piece.Config{Paths: cars, IndexDir: filepath.Join(s.dir, "index"), Logger: testLogger()}
+	if unseal != "" {
+		cfg.Paths = seal(t, cfg)
+		cfg.Unsealer = piece.CommandUnsealer{Command: unseal}
+	}
+	pieces, err := piece.Open(t.Context(), cfg)
 	must(t, err)
-	s.goods = &goods{Store: pieces, sealed: sealed}
+	s.goods = &goods{Store: pieces}
 	s.start()
 	t.Cleanup(func() {
 		s.stop()
 		must(t, pieces.Close())
 	})
 	return s
+}
+
+// seal indexes pieces, as an operator does before sealing them, and returns what
+// is left of them.
+func seal(t testing.TB, cfg piece.Config) (sealed []string) {
+	t.Helper()
+	pieces, err := piece.Open(t.Context(), cfg)
+	must(t, err)
+	must(t, pieces.Close())
+	for _, car := range cfg.Paths {
+		sealed = append(sealed, car+".sealed")
+		must(t, os.Rename(car, car+".sealed"))
+	}
+	return sealed
 }
 
 func (s *seller) start() {
