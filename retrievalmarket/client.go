@@ -258,27 +258,15 @@ type disconnectNote struct{}
 // wants it: why wraps errCancelled or ErrPaused.
 type haltNote struct{ why error }
 
-// CancelDeal ends the retrieval that a deal is part of. What has arrived is paid
-// for, nothing more. It returns when the deal has ended, or with ctx.
+// CancelDeal ends the retrieval that a deal is part of, running or not. What has
+// arrived is paid for, nothing more, and the provider is told: where that fails
+// within a few seconds, the deal's message says so. It returns when the deal has
+// ended, or with ctx.
 func (c *Client) CancelDeal(ctx context.Context, id DealID) error {
 	if v, _, _ := c.running(ctx, id); v != nil {
 		return v.haltNow(ctx, errCancelled)
 	}
 	return c.cancelStored(ctx, id)
-}
-
-// cancelStored ends a deal that is not running, on record only: the provider
-// finds out when it is idle for too long.
-func (c *Client) cancelStored(ctx context.Context, id DealID) error {
-	if _, _, err := c.latest(ctx, id); errors.Is(err, ErrNoDeal) {
-		_, err := c.book.get(ctx, id)
-		return err // it has ended, which is what was wanted
-	}
-	return c.changeStored(ctx, id, func(r *record, p voucher.DealProposal) error {
-		r.More, r.Done = false, true
-		r.keep(r.deal(p.Params.Terms(), 0).step(failed{voucher.DealStatusCancelled, errCancelled.Error()}))
-		return nil
-	})
 }
 
 // AddMoreFunds raises the budget of the order that a deal is part of. A deal that

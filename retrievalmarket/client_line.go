@@ -392,7 +392,25 @@ func (d *clientDeal) halted(ctx context.Context, why error) {
 	if err := d.pay(ctx); err != nil {
 		d.c.log.Warn("payment for what arrived", "id", d.id, "err", err)
 	}
-	d.courier.flush(ctx)
+	if !d.sayGone(ctx) {
+		why = fmt.Errorf("%w; %s", why, untold)
+	}
 	d.fail(voucher.DealStatusCancelled, why)
 	d.rec.Done = true
+}
+
+// untold is added to the reason of a cancelled deal whose provider was not told.
+const untold = "the provider could not be told, and ends the deal when nothing has happened to it for long enough"
+
+// sayGone tells the provider, after the last payment, that nothing more is wanted,
+// and reports whether it knows.
+func (d *clientDeal) sayGone(ctx context.Context) bool {
+	if d.deal.Account.Terms.Free() {
+		return true // the end of the channel says so, and nothing is kept of it
+	}
+	if !d.doneSaid {
+		d.doneSaid = true
+		d.courier.send(payFrame{id: d.id, done: true})
+	}
+	return d.courier.flush(ctx)
 }

@@ -186,23 +186,27 @@ func after(d time.Duration) <-chan time.Time {
 	return time.After(d)
 }
 
-// flush waits, for a moment, until what was sent is delivered.
-func (c *courier) flush(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+// flushTimeout bounds the last word of a deal that its user ends.
+const flushTimeout = 5 * time.Second
+
+// flush waits, for a moment, until what was sent is delivered, and reports whether
+// it was.
+func (c *courier) flush(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return false
 		case <-c.d.inbox.wake:
 		}
 		for _, note := range c.d.inbox.take() {
 			if n, ok := note.(ackNote); ok && !n.ack.paid.Less(c.d.deal.Account.Paid) {
-				return
+				return true
 			}
 		}
 		if c.vouchers() {
-			return
+			return c.d.line.open // else there is nothing to send them on
 		}
 	}
 }
