@@ -57,6 +57,7 @@ type Partial struct {
 	end     int64  // where the next section goes
 	written uint64 // bytes of blocks up to end
 	blocks  uint64 // sections up to end
+	once    int64  // a block at or behind this offset is not appended again; 0: any block is
 	torn    bool   // there may be bytes behind end
 	failed  error  // set for good by Close and by a failed sync
 	scratch []byte // the head of a section, and a small block behind it
@@ -157,7 +158,7 @@ func (p *Partial) Root() cid.Cid { return p.root }
 func (p *Partial) Path() string { return p.path }
 
 // Written returns the bytes of all blocks in the file. A block that was
-// appended twice counts twice.
+// appended twice counts twice; see Once.
 func (p *Partial) Written() uint64 {
 	p.write.Lock()
 	defer p.write.Unlock()

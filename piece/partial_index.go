@@ -49,8 +49,8 @@ func (x *blockIndex) find(h multihash.Multihash) (frame, bool, error) {
 	return f, true, nil
 }
 
-// add files a block at an offset. The first offset of a block stays. Only one
-// goroutine may add at a time.
+// add files a block at an offset, instead of any other that it was filed at.
+// Only one goroutine may add at a time.
 func (x *blockIndex) add(h multihash.Multihash, at int64) error {
 	key := shortKey(x.seed, h)
 	x.mu.RLock()
@@ -58,16 +58,17 @@ func (x *blockIndex) add(h multihash.Multihash, at int64) error {
 	x.mu.RUnlock()
 	if ok {
 		f, err := x.frameAt(taken)
-		if err != nil || bytes.Equal(f.cid.Hash(), h) {
+		if err != nil {
 			return err
 		}
+		ok = !bytes.Equal(f.cid.Hash(), h) // taken by another
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !ok {
-		x.short[key] = at
-	} else if _, twice := x.full[string(h)]; !twice {
+	if ok {
 		x.full[string(h)] = at
+	} else {
+		x.short[key] = at
 	}
 	return nil
 }

@@ -109,6 +109,43 @@ func TestPartialCountsEveryAppend(t *testing.T) {
 	wantCount(t, p, 5, 100_015)
 }
 
+// TestPartialOnce is one transfer after another into the same file: each counts
+// a block once, also after a restart, and anew what an earlier one brought.
+func TestPartialOnce(t *testing.T) {
+	p := openTemp(t)
+	first, second := []byte("first"), []byte("the second")
+	mustPut(t, p, first)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(p.Once(5))
+	mustPut(t, p, first) // of the transfer before: counts
+	mustPut(t, p, first)
+	mustPut(t, p, second)
+	mustPut(t, p, second)
+	wantCount(t, p, 3, 20)
+	p = reopen(t, p)
+	must(p.Once(5))
+	mustPut(t, p, first)
+	mustPut(t, p, second)
+	wantCount(t, p, 3, 20)
+	must(p.Once(10)) // as if the transfer had begun behind the second "first"
+	mustPut(t, p, second)
+	mustPut(t, p, first)
+	mustPut(t, p, first)
+	wantCount(t, p, 4, 25)
+	must(p.Once(0))
+	mustPut(t, p, first)
+	mustPut(t, p, second)
+	wantCount(t, p, 4, 25)
+	if err := p.Once(26); err == nil {
+		t.Fatal("a transfer that begins behind the end")
+	}
+}
+
 func TestPartialUnknownBlock(t *testing.T) {
 	p := openTemp(t)
 	c := rawCID(t, []byte("never put"))

@@ -10,8 +10,9 @@ import (
 	"github.com/ipfs/go-cid"
 )
 
-// put appends a block, also one that is held already. data is not kept. If it
-// fails, nothing is appended, and the next put starts where this one did.
+// put appends a block, also one that is held already, unless Once forbids it.
+// data is not kept. If it fails, nothing is appended, and the next put starts
+// where this one did.
 // The block is not hashed: whoever received it has done so.
 func (p *Partial) put(c cid.Cid, data []byte) error {
 	if !c.Defined() {
@@ -29,6 +30,9 @@ func (p *Partial) put(c cid.Cid, data []byte) error {
 	if err := p.mend(); err != nil {
 		return fmt.Errorf("append block %s: %w", c, err)
 	}
+	if p.repeated(c) {
+		return nil
+	}
 	head, err := writeFrame(p.file, &p.scratch, p.end, c, data)
 	if err != nil {
 		p.torn = true
@@ -43,6 +47,41 @@ func (p *Partial) put(c cid.Cid, data []byte) error {
 	p.written += uint64(len(data))
 	p.blocks++
 	return nil
+}
+
+// Once says that from now on a block is not appended again if it was appended
+// when Written was since or more: a transfer that began then counts it once,
+// however often it comes. What was held before is appended anew.
+func (p *Partial) Once(since uint64) error {
+	p.write.Lock()
+	defer p.write.Unlock()
+	if since > p.written {
+		return fmt.Errorf("%s holds %d bytes, not %d", p.path, p.written, since)
+	}
+	at, written := p.end, p.written
+	if since < written {
+		at, written = int64(len(headerFor(p.root))), 0
+	}
+	walker := frameWalker{r: p.file, end: p.end}
+	for written < since {
+		f, err := walker.next(at)
+		if err != nil {
+			return fmt.Errorf("look through %s: %w", p.path, err)
+		}
+		at, written = f.end(), written+uint64(f.size)
+	}
+	p.once = at
+	return nil
+}
+
+// repeated reports whether the block of c must not be appended again. A block
+// whose place cannot be read is appended: no byte is lost for it.
+func (p *Partial) repeated(c cid.Cid) bool {
+	if p.once == 0 {
+		return false
+	}
+	f, held, err := p.held.find(c.Hash())
+	return err == nil && held && f.at >= p.once
 }
 
 // mend removes what a failed write left behind end. Without that, bytes of a

@@ -85,7 +85,10 @@ type line struct {
 	opened  time.Time // or when the last byte came
 }
 
-func newClientDeal(c *Client, r record, p voucher.DealProposal, provider RetrievalPeer, store Store) *clientDeal {
+func newClientDeal(c *Client, r record, p voucher.DealProposal, provider RetrievalPeer, store Store) (*clientDeal, error) {
+	if err := store.Once(r.Start); err != nil {
+		return nil, fmt.Errorf("blocks of %s: %w", p.PayloadCID, err)
+	}
 	d := &clientDeal{c: c, id: p.ID, proposal: p, whole: r.whole(p), provider: provider, store: store, inbox: newInbox(), gone: make(chan struct{}), rec: r, progress: time.Now()}
 	d.channel, _ = parseAddress(r.Channel) // written by us; an undefined one is refused when it is paid on
 	d.deal = r.deal(p.Params.Terms(), 0)
@@ -93,7 +96,7 @@ func newClientDeal(c *Client, r record, p voucher.DealProposal, provider Retriev
 	d.purse = d.newPurse()
 	d.courier = newCourier(d)
 	d.publishState()
-	return d
+	return d, nil
 }
 
 // run is the deal's goroutine. It ends with the deal, with ctx, or when the

@@ -129,7 +129,10 @@ func (v *retrieval) goOn(ctx context.Context, r Request, rec record, store Store
 	if err != nil {
 		return nil, fmt.Errorf("look through what is held: %w", err)
 	}
-	d := newClientDeal(v.c, rec, proposal, r.Provider, store)
+	d, err := newClientDeal(v.c, rec, proposal, r.Provider, store)
+	if err != nil {
+		return nil, err
+	}
 	d.complete = complete
 	return d, d.refit(ctx, r)
 }

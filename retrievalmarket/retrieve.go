@@ -276,6 +276,9 @@ func (c *Client) make(ctx context.Context, rec record, proposal voucher.DealProp
 			return nil, err
 		}
 	}
-	d := newClientDeal(c, rec, proposal, r.Provider, store)
+	d, err := newClientDeal(c, rec, proposal, r.Provider, store)
+	if err != nil {
+		return nil, err
+	}
 	return d, c.book.put(ctx, d.whole.String(), &d.rec)
 }

@@ -121,6 +121,10 @@ type Store interface {
 	LinkSystem() ipld.LinkSystem
 	// Written counts the block bytes ever appended.
 	Written() uint64
+	// Once says that from now on a block that was appended when Written was since or
+	// more is not appended again. A deal that began then pays for it once, however
+	// often the provider sends it.
+	Once(since uint64) error
 	// Sync makes what was appended durable and returns how much of Written is.
 	Sync() (uint64, error)
 	Close() error

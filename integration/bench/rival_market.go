@@ -94,6 +94,7 @@ func (s sinkStore) LinkSystem() ipld.LinkSystem {
 
 func (s sinkStore) Written() uint64       { return s.held() }
 func (s sinkStore) Sync() (uint64, error) { return s.held(), nil }
+func (s sinkStore) Once(uint64) error     { return nil } // no block comes twice here
 func (s sinkStore) Close() error          { return nil }
 
 // partialStore is a CAR that is being received.
