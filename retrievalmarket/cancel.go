@@ -34,8 +34,11 @@ func (c *Client) sayCancelled(ctx context.Context, r *record, p voucher.DealProp
 	if err != nil {
 		return fmt.Errorf("deal %d: %w", r.ID, err)
 	}
-	d := newClientDeal(c, *r, p, request.Provider, store)
-	if err := d.refit(ctx, request); err != nil {
+	d, err := newClientDeal(c, *r, p, request.Provider, store)
+	if err == nil {
+		err = d.refit(ctx, request)
+	}
+	if err != nil {
 		return errors.Join(err, store.Close())
 	}
 	life, stop := context.WithCancel(ctx)
