@@ -40,7 +40,8 @@ type ClientConfig struct {
 	// UnsealPatience is how long unsealing may take. Default 12 h.
 	UnsealPatience time.Duration
 	// VouchersOnly pays with data-transfer vouchers even where the provider
-	// takes payments on a stream of their own.
+	// takes payments on a stream of their own, but for a last payment that no
+	// channel is left for.
 	VouchersOnly bool
 	Logger       *slog.Logger // default slog.Default()
 }

@@ -81,6 +81,7 @@ type line struct {
 	backoff time.Duration
 	still   bool      // the provider stands still
 	stopped bool      // it stood still before
+	heard   bool      // the provider has taken it: one that finds everything here already never gets that far
 	older   bool      // the provider takes one channel for a deal, to be restarted, and no second proposal
 	opened  time.Time // or when the last byte came
 }

@@ -107,6 +107,7 @@ func (d *clientDeal) channelEvent(n channelNote) {
 	}
 	switch n.kind {
 	case noteAccepted:
+		d.line.heard = true
 		d.deal = d.deal.step(accepted{})
 		d.hope()
 		d.courier.again() // the last payment may have been lost with the last channel
@@ -121,7 +122,10 @@ func (d *clientDeal) channelEvent(n channelNote) {
 			d.progress = time.Now()
 		}
 	case noteClosed: // a provider with a payment stream says so there, when it has booked everything
-		if d.deal.settled() && (d.courier.vouchers() || d.deal.Account.Paid.IsZero()) {
+		switch {
+		case !d.line.heard && d.courier.vouchers() && !d.deal.Account.Terms.Free():
+			d.courier.byStream() // the provider says nothing by it, and a voucher has no channel to go on
+		case d.deal.settled() && (d.courier.vouchers() || d.deal.Account.Paid.IsZero()):
 			d.deal = d.deal.step(closed{})
 		}
 		d.line.open = false
@@ -291,7 +295,7 @@ func (d *clientDeal) patience(usual time.Duration) time.Duration {
 // openLine opens a channel, aside: it can take its time.
 func (d *clientDeal) openLine(ctx context.Context) {
 	lineCtx, cancel := context.WithCancel(ctx) // bounds the channel
-	d.line.open, d.line.still, d.line.stopped, d.line.opened = true, false, false, time.Now()
+	d.line.open, d.line.still, d.line.stopped, d.line.heard, d.line.opened = true, false, false, false, time.Now()
 	d.line.cancel = cancel
 	d.line.seq++
 	seq, again, by := d.line.seq, d.line.chid, d.line.by

@@ -104,6 +104,18 @@ func (c *courier) rideAlong() {
 	c.asVouch = true
 }
 
+// byStream sends the last payment on a stream of its own, where the provider
+// takes those: there is no channel any more for a voucher to go on.
+func (c *courier) byStream() {
+	c.mu.Lock()
+	c.asVouch = false
+	if c.pending == nil && !c.booked {
+		c.pending = c.last
+	}
+	c.mu.Unlock()
+	c.kick()
+}
+
 // take returns what waits, with the last payment unless the provider has it: a
 // question may have overtaken the payment that it is about.
 func (c *courier) take() *payFrame {
