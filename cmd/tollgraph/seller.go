@@ -14,6 +14,7 @@ import (
 // shop is what a provider sells and on which terms.
 type shop struct {
 	paths         []string // CAR files, or directories of them
+	free          []string // those of paths that are given away
 	ask           voucher.Ask
 	credit        voucher.Amount // lent to any payer
 	unsealCommand string         // brings sealed pieces back; none: they are not sold
@@ -46,9 +47,13 @@ func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubsc
 	if out.store, err = openPieces(ctx, n.repo, s); err != nil {
 		return nil, err
 	}
+	free, err := givenAway(out.store, s.free)
+	if err != nil {
+		return nil, err
+	}
 	transfers, useStore := n.transfers()
 	out.Provider, err = market.NewProvider(market.ProviderConfig{
-		Host: n.host, Transfers: transfers, UseStore: useStore, Pieces: goods{out.store},
+		Host: n.host, Transfers: transfers, UseStore: useStore, Pieces: goods{out.store, free}, Pricing: free.pricing(),
 		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter, Hold: n.hold, Pace: n.egress.Wait,
 		CreditLine: hint.line, Logger: logger("tollgraph/provider"),
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/urfave/cli/v3"
 
@@ -26,6 +27,7 @@ func (a *app) serveCommand() *cli.Command {
 func shopFlags() []cli.Flag {
 	return append(askFlags("0", "1MiB", "0", "0"),
 		&cli.StringSliceFlag{Name: "listen", Value: []string{"/ip4/0.0.0.0/tcp/0"}, Usage: "`MULTIADDR` to listen on; may be repeated", Sources: cli.EnvVars(envName("listen"))},
+		&cli.StringSliceFlag{Name: "free", Usage: "`CAR`, or directory of them, to give away at no price; may be repeated"},
 		text("unseal-command", "", "shell `COMMAND` that makes the CAR {out} of the sealed file {in}"),
 		carrierFlag(),
 		text("credit", "0", "`FIL` that any payer may owe on account; what has a price needs it"),
@@ -75,7 +77,7 @@ func serveFlags(cmd *cli.Command) (serveConfig, error) {
 func shopConfig(cmd *cli.Command) (serveConfig, error) {
 	r := reader{Command: cmd}
 	c := serveConfig{repo: r.String("repo"), listen: r.StringSlice("listen"), carrier: r.carrier(), shop: shop{
-		paths: r.Args().Slice(),
+		paths: slices.Concat(r.Args().Slice(), r.StringSlice("free")), free: r.StringSlice("free"),
 		ask: voucher.Ask{
 			PricePerByte: r.price("price"), UnsealPrice: r.amount("unseal-price"),
 			PaymentInterval: r.bytes("payment-interval"), PaymentIntervalIncrease: r.bytes("payment-interval-increase"),
