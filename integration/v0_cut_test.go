@@ -227,3 +227,45 @@ func TestV0Busy(t *testing.T) {
 		}
 	}
 }
+
+// TestV0Endless: a DAG of few blocks with more ways through it than anybody can
+// walk ends its deal with the reason, whether its blocks are sent once or, for
+// nothing, each time.
+func TestV0Endless(t *testing.T) {
+	car, root := ladder(t, t.TempDir(), 40)
+	for name, tc := range map[string]struct {
+		ask  voucher.Ask
+		once bool
+	}{"once": {defaultAsk, true}, "each time for free": {voucher.Ask{}, false}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, tc.ask, voucher.OneFIL, sellsByStream,
+				func(c *market.ProviderConfig) { c.MaxRepeats = 5000 })
+			b := newBuyer(t, t.TempDir(), buysByStream)
+			must(t, b.host.Connect(t.Context(), s.addr()))
+			stream, err := b.host.NewStream(t.Context(), s.host.ID(), voucher.DealProtocolV0)
+			must(t, err)
+			defer stream.Reset() //nolint:errcheck // it is over
+			must(t, stream.SetDeadline(time.Now().Add(30*time.Second)))
+			body, err := voucher.ProposalV0{DealProposal: proposalOn(root, 7, tc.ask), Once: tc.once}.MarshalCBOR()
+			must(t, err)
+			_, err = stream.Write(body)
+			must(t, err)
+			in, blocks := voucher.NewReaderV0(stream), 0
+			for {
+				r, n, err := in.Response()
+				must(t, err)
+				for range n {
+					_, err := in.Block()
+					must(t, err)
+				}
+				if blocks += n; r.Status != voucher.DealStatusErrored {
+					continue
+				}
+				if code, _, ok := voucher.ParseRefusal(r.Message); !ok || code != voucher.RefusedSelector || blocks > 5100 {
+					t.Errorf("%d blocks, then %+v", blocks, r)
+				}
+				return
+			}
+		})
+	}
+}

@@ -11,15 +11,24 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
 
 	"github.com/tollgraph/tollgraph/validation"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
+// repeatRate and repeatBurst bound the links per second to blocks that were
+// passed before. Each is read and walked again.
+const (
+	repeatRate  = 32 << 10
+	repeatBurst = 64 << 10
+)
+
 // providerStreams carries a provider's channels on streams.
 type providerStreams struct {
-	p    *Provider
-	done sync.WaitGroup // streams that are served
+	p       *Provider
+	done    sync.WaitGroup // streams that are served
+	repeats *rate.Limiter  // of links for which nobody pays, all streams together
 
 	mu     sync.Mutex
 	ids    streamIDs                        // guarded by mu
@@ -29,7 +38,7 @@ type providerStreams struct {
 }
 
 func newProviderStreams(p *Provider) *providerStreams {
-	return &providerStreams{p: p, sales: make(map[datatransfer.ChannelID]*sale), from: make(map[peer.ID]int)}
+	return &providerStreams{p: p, repeats: rate.NewLimiter(repeatRate, repeatBurst), sales: make(map[datatransfer.ChannelID]*sale), from: make(map[peer.ID]int)}
 }
 
 func (c *providerStreams) sale(chid datatransfer.ChannelID) *sale {

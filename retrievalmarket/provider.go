@@ -56,6 +56,7 @@ type ProviderConfig struct {
 	MaxDeals        int              // live deals; more are refused as busy. Default 1024
 	MaxDealsPerPeer int              // live deals of one client. Default 64
 	ResendAllowance voucher.Bytes    // bytes that can be on the way when a channel breaks, see transport.GuardConfig. Default 48 MiB
+	MaxRepeats      int64            // links to blocks it has passed before one stream ends, as transport.GuardConfig says. Default 1<<20
 	IdleTimeout     time.Duration    // a deal without progress ends. Default 30 min
 	KeepDeals       int              // finished deals kept on record. Default 1,000,000
 	KeepFor         time.Duration    // and for how long. Default 90 days
@@ -92,6 +93,9 @@ func (c *ProviderConfig) validate() error {
 	orInt(&c.KeepDeals, 1_000_000)
 	if c.ResendAllowance == 0 {
 		c.ResendAllowance = 48 << 20
+	}
+	if c.MaxRepeats == 0 {
+		c.MaxRepeats = 1 << 20
 	}
 	if c.IdleTimeout == 0 {
 		c.IdleTimeout = 30 * time.Minute

@@ -37,15 +37,16 @@ type sale struct {
 	walked   bool                   // guarded by mu: everything is sent
 
 	// Owned by the goroutine of the stream.
-	ls      ipld.LinkSystem
-	links   int64 // passed
-	sent    voucher.Bytes
-	seen    map[cid.Cid]struct{} // sent or skipped
-	repeats voucher.Bytes        // of a free deal
-	batch   []voucher.Block      // sent by count, not yet written
-	held    int                  // bytes in it
-	news    Progress             // the last block, for progress
-	last    bool                 // the last word is said
+	ls       ipld.LinkSystem
+	links    int64 // passed
+	sent     voucher.Bytes
+	seen     map[cid.Cid]struct{} // sent or skipped
+	repeats  int64                // links to what was passed before, for which nobody pays
+	repeated voucher.Bytes        // what was sent for them
+	batch    []voucher.Block      // sent by count, not yet written
+	held     int                  // bytes in it
+	news     Progress             // the last block, for progress
+	last     bool                 // the last word is said
 }
 
 // say leaves a word for the client. x.mu is held.
@@ -177,11 +178,11 @@ func (x *sale) feed(ctx context.Context, c cid.Cid) ([]byte, error) {
 		}
 	}
 	data, err := load(ctx, x.ls, c)
+	if err == nil {
+		err = x.again(ctx, c, len(data))
+	}
 	if err != nil || repeat {
 		return data, err
-	}
-	if x.charged(c, len(data)); x.repeats > x.c.p.cfg.ResendAllowance {
-		return nil, fmt.Errorf("%w: free blocks are sent again to no end", voucher.RefusedSelector)
 	}
 	if skip {
 		x.mu.Lock()
@@ -196,13 +197,28 @@ func (x *sale) feed(ctx context.Context, c cid.Cid) ([]byte, error) {
 	return data, nil
 }
 
-// charged notes that a block is sent or skipped. A plain peer is sent what
-// repeats, and pays for it; where it does not pay, only so much of it.
-func (x *sale) charged(c cid.Cid, size int) {
-	if _, repeat := x.seen[c]; repeat && x.proposal.Params.Terms().Free() {
-		x.repeats = x.repeats.Add(voucher.Bytes(size))
-	}
+// again notes a block that is passed. Links to what was passed before, for which
+// nobody pays, wait for their turn, and a walk that follows them, or is sent what
+// they lead to, without end stands still until the deal has said so.
+func (x *sale) again(ctx context.Context, c cid.Cid, size int) error {
+	_, repeat := x.seen[c]
 	x.seen[c] = struct{}{}
+	if !repeat || !x.proposal.Once && !x.proposal.Params.Terms().Free() {
+		return nil
+	}
+	x.repeats++
+	if !x.proposal.Once {
+		x.repeated = x.repeated.Add(voucher.Bytes(size))
+	}
+	cfg := x.c.p.cfg
+	if x.repeats <= cfg.MaxRepeats && x.repeated <= cfg.ResendAllowance.Add(x.sent.Sub(x.repeated)) {
+		return x.c.repeats.Wait(ctx)
+	}
+	x.mu.Lock()
+	x.progress.Repeats, x.progress.Endless = x.repeats, true
+	x.mu.Unlock()
+	x.post(channelNote{kind: noteStopped})
+	return x.await(ctx, func() bool { return false })
 }
 
 // publish lets the deal know of the last block.
