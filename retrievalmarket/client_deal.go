@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/filecoin-project/go-address"
@@ -44,6 +45,7 @@ type clientDeal struct {
 	inbox    *inbox
 	gone     chan struct{} // closed when the goroutine has ended
 	courier  *courier
+	doubles  atomic.Uint64 // bytes of blocks that came again and are charged again, see purchase
 
 	// Owned by the goroutine that runs run, and before it starts by its maker.
 	deal     Deal
@@ -93,7 +95,7 @@ func newClientDeal(c *Client, r record, p voucher.DealProposal, provider Retriev
 	d := &clientDeal{c: c, id: p.ID, proposal: p, whole: r.whole(p), provider: provider, store: store, inbox: newInbox(), gone: make(chan struct{}), rec: r, progress: time.Now()}
 	d.channel, _ = parseAddress(r.Channel) // written by us; an undefined one is refused when it is paid on
 	d.deal = r.deal(p.Params.Terms(), 0)
-	d.seen = Bytes(store.Written()).Sub(Bytes(r.Start))
+	d.seen = d.arrived(store.Written())
 	d.purse = d.newPurse()
 	d.courier = newCourier(d)
 	d.publishState()
@@ -187,7 +189,7 @@ func (d *clientDeal) settleUp(ctx context.Context) {
 
 // count takes over what the store holds.
 func (d *clientDeal) count() {
-	seen := Bytes(d.store.Written()).Sub(Bytes(d.rec.Start))
+	seen := d.arrived(d.store.Written())
 	if seen == d.seen {
 		return
 	}
@@ -199,14 +201,20 @@ func (d *clientDeal) count() {
 	d.deal = d.deal.step(accepted{}) // blocks are an answer too
 }
 
+// arrived is how many bytes came in this deal when the store has so many written.
+func (d *clientDeal) arrived(written uint64) Bytes {
+	return Bytes(written).Sub(Bytes(d.rec.Start)).Add(Bytes(d.doubles.Load()))
+}
+
 // sync makes what arrived durable, and counts it.
 func (d *clientDeal) sync() {
+	doubles := Bytes(d.doubles.Load()) // of what is durable in a moment
 	written, err := d.store.Sync()
 	if err != nil {
 		d.err = fmt.Errorf("%w: keep what arrived: %w", ErrSuspended, err)
 		return
 	}
-	d.deal = d.deal.step(moved{Bytes(written).Sub(Bytes(d.rec.Start))})
+	d.deal = d.deal.step(moved{Bytes(written).Sub(Bytes(d.rec.Start)).Add(doubles)})
 }
 
 // pay signs and sends what the purse says. Blocks are durable before they are

@@ -50,7 +50,9 @@ func (x *purchase) feed(ctx context.Context, ls ipld.LinkSystem, c cid.Cid) ([]b
 	return b.Data, x.keep(ctx, ls, c, b.Data)
 }
 
-// keep stores a block. The deal is told by the store if that fails.
+// keep stores a block. The deal is told by the store if that fails. One that the
+// deal has had already is not stored again, but a plain provider has sent it for
+// this link of the walk, and charges it.
 func (x *purchase) keep(ctx context.Context, ls ipld.LinkSystem, c cid.Cid, data []byte) error {
 	w, commit, err := ls.StorageWriteOpener(ipld.LinkContext{Ctx: ctx})
 	if err != nil {
@@ -59,8 +61,12 @@ func (x *purchase) keep(ctx context.Context, ls ipld.LinkSystem, c cid.Cid, data
 	if _, err := w.Write(data); err != nil {
 		return fmt.Errorf("keep %s: %w", c, err)
 	}
+	before := x.d.store.Written()
 	if err := commit(cidlink.Link{Cid: c}); err != nil {
 		return err
+	}
+	if !x.proposal.Once && x.d.store.Written() == before {
+		x.d.doubles.Add(uint64(len(data)))
 	}
 	x.post(channelNote{kind: noteProgress})
 	return nil
