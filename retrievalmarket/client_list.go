@@ -77,6 +77,19 @@ func StoredClientDeals(ctx context.Context, db *sql.DB, limit int) ([]ClientDeal
 	return states, nil
 }
 
+// StoredClientDeal reads one of a client's deals from its database. The error
+// wraps ErrNoDeal if there is none of that id.
+func StoredClientDeal(ctx context.Context, db *sql.DB, id DealID) (ClientDealState, error) {
+	if err := migrate(ctx, db); err != nil {
+		return ClientDealState{}, err
+	}
+	r, err := clientBook{db}.get(ctx, id)
+	if err != nil {
+		return ClientDealState{}, err
+	}
+	return clientState(r)
+}
+
 // clientState is a stored deal for people.
 func clientState(r record) (ClientDealState, error) {
 	proposal, err := r.proposal()

@@ -54,7 +54,8 @@ CREATE TABLE IF NOT EXISTS provider_deals (
 	record TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS provider_deals_open ON provider_deals (final);
-CREATE INDEX IF NOT EXISTS provider_deals_by_id ON provider_deals (peer, id, instance);
+DROP INDEX IF EXISTS provider_deals_by_id; -- of earlier programs: it did not find a deal by its number alone
+CREATE INDEX IF NOT EXISTS provider_deals_by_number ON provider_deals (id, peer, instance);
 CREATE INDEX IF NOT EXISTS provider_deals_updated ON provider_deals (final, updated);
 CREATE TABLE IF NOT EXISTS provider_lanes (
 	channel TEXT NOT NULL,

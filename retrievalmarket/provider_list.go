@@ -74,10 +74,23 @@ func providerState(r record) (ProviderDealState, error) {
 // StoredProviderDeals reads a provider's deals from a database that no
 // Provider may be using now, newest first.
 func StoredProviderDeals(ctx context.Context, db *sql.DB, limit int) ([]ProviderDealState, error) {
+	return storedProviderDeals(ctx, db, func(b providerBook) ([]record, error) { return b.all(ctx, limit) })
+}
+
+// maxNamesakes bounds how many deals of one number are read.
+const maxNamesakes = 100
+
+// StoredProviderDealsOf reads the deals that clients gave a number, newest first,
+// at most 100 of them. It takes as long with a long history as with a short one.
+func StoredProviderDealsOf(ctx context.Context, db *sql.DB, id DealID) ([]ProviderDealState, error) {
+	return storedProviderDeals(ctx, db, func(b providerBook) ([]record, error) { return b.numbered(ctx, id, maxNamesakes) })
+}
+
+func storedProviderDeals(ctx context.Context, db *sql.DB, read func(providerBook) ([]record, error)) ([]ProviderDealState, error) {
 	if err := migrate(ctx, db); err != nil {
 		return nil, err
 	}
-	records, err := providerBook{db}.all(ctx, limit)
+	records, err := read(providerBook{db})
 	if err != nil {
 		return nil, err
 	}

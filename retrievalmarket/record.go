@@ -183,6 +183,12 @@ func (b providerBook) last(ctx context.Context, key ProviderDealID) (record, err
 	return found[0], nil
 }
 
+// numbered returns the deals that clients gave an id, newest first, at most
+// limit of them.
+func (b providerBook) numbered(ctx context.Context, id DealID, limit int) ([]record, error) {
+	return readProvider(ctx, b.db, `SELECT instance, record FROM provider_deals WHERE id = ? ORDER BY instance DESC LIMIT ?`, int64(id), limit)
+}
+
 func readProvider(ctx context.Context, db *sql.DB, query string, args ...any) ([]record, error) {
 	rows, err := db.QueryContext(ctx, query, args...)
 	if err != nil {

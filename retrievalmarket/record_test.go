@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -178,5 +179,66 @@ func TestUnknownSchemaIsRefused(t *testing.T) {
 	}
 	if err := migrate(t.Context(), db); err == nil {
 		t.Error("a database of another version was taken")
+	}
+}
+
+// TestDealsOfANumber are those of every client that used it, newest first.
+func TestDealsOfANumber(t *testing.T) {
+	ctx := t.Context()
+	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
+	defer db.Close()
+	book := providerBook{db}
+	for _, id := range []uint64{7, 8, 7, 9, 7} {
+		r := testRecord(t, id)
+		if err := book.put(ctx, &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := book.numbered(ctx, 7, 2)
+	if err != nil || len(got) != 2 || got[0].Instance != 5 || got[1].Instance != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if all, err := StoredProviderDealsOf(ctx, db, 7); err != nil || len(all) != 3 {
+		t.Errorf("%d deals, %v", len(all), err)
+	}
+	if none, err := StoredProviderDealsOf(ctx, db, 6); err != nil || len(none) != 0 {
+		t.Errorf("%d deals, %v", len(none), err)
+	}
+	if _, err := StoredClientDeal(ctx, db, 7); !errors.Is(err, ErrNoDeal) {
+		t.Error(err)
+	}
+}
+
+// TestHistoryIsNotWalked: what serving and a start ask of the database is found
+// by an index, however many deals have ended.
+func TestHistoryIsNotWalked(t *testing.T) {
+	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
+	defer db.Close()
+	for _, query := range []string{
+		`SELECT instance, record FROM provider_deals WHERE final = 0`,
+		`SELECT instance, record FROM provider_deals WHERE peer = ? AND id = ? ORDER BY instance DESC LIMIT 1`,
+		`SELECT instance, record FROM provider_deals WHERE id = ? ORDER BY instance DESC LIMIT ?`,
+		`SELECT instance FROM provider_deals WHERE final = 1 AND updated < ? AND instance < 9 LIMIT ?`,
+		`SELECT record FROM client_deals WHERE final = 0 AND (root = ? OR ? = '') ORDER BY updated DESC`,
+		`SELECT record FROM client_deals WHERE id = ?`,
+		`SELECT instance FROM provider_lanes WHERE channel = ? AND lane = ?`,
+	} {
+		rows, err := db.QueryContext(t.Context(), `EXPLAIN QUERY PLAN `+query, make([]any, strings.Count(query, "?"))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for rows.Next() {
+			var id, parent, unused int
+			var detail string
+			if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(detail, "SCAN") {
+				t.Errorf("%s: %s", query, detail)
+			}
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

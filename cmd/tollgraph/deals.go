@@ -152,7 +152,8 @@ func lookDeals(ctx context.Context, dir string, limit int) (deals []deal, err er
 
 // lookDeal asks likewise for the one deal that a user names.
 func lookDeal(ctx context.Context, dir, name string) (d deal, err error) {
-	if _, _, err := parseDealName(name); err != nil {
+	_, id, err := parseDealName(name)
+	if err != nil {
 		return d, err
 	}
 	r, err := dial(ctx, dir)
@@ -165,11 +166,14 @@ func lookDeal(ctx context.Context, dir, name string) (d deal, err error) {
 		}
 		return d, d.restore()
 	}
-	deals, err := storedDeals(ctx, dir, maxListed)
-	if err != nil {
-		return d, err
-	}
-	return pickDeal(deals, name)
+	err = withDatabase(ctx, dir, func(db *sql.DB) error {
+		deals, err := readDealsOf(ctx, db, id)
+		if err == nil {
+			d, err = pickDeal(deals, name)
+		}
+		return err
+	})
+	return d, err
 }
 
 // restore fills in what people read and JSON does not have.
@@ -202,6 +206,28 @@ func readDeals(ctx context.Context, db *sql.DB, limit int) ([]deal, error) {
 	if err != nil {
 		return nil, err
 	}
+	return mixDeals(ctx, db, bought, sold)
+}
+
+// readDealsOf reads the deals of a number: the one that was bought, and those
+// that were sold. It takes as long with a long history as with a short one.
+func readDealsOf(ctx context.Context, db *sql.DB, id market.DealID) ([]deal, error) {
+	var bought []market.ClientDealState
+	switch s, err := market.StoredClientDeal(ctx, db, id); {
+	case err == nil:
+		bought = append(bought, s)
+	case !errors.Is(err, market.ErrNoDeal):
+		return nil, err
+	}
+	sold, err := market.StoredProviderDealsOf(ctx, db, id)
+	if err != nil {
+		return nil, err
+	}
+	return mixDeals(ctx, db, bought, sold)
+}
+
+// mixDeals puts deals of both roles in order, the latest first.
+func mixDeals(ctx context.Context, db *sql.DB, bought []market.ClientDealState, sold []market.ProviderDealState) ([]deal, error) {
 	deals := make([]deal, 0, len(bought)+len(sold))
 	for _, s := range bought {
 		deals = append(deals, clientDeal(s))

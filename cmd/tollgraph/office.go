@@ -47,11 +47,17 @@ func (o *office) deals(ctx context.Context, limit int) ([]deal, error) {
 	if err != nil {
 		return nil, err
 	}
+	return deals, o.freshen(ctx, deals, limit)
+}
+
+// freshen replaces the deals that run by what they are now. limit bounds what of
+// the history is read for it.
+func (o *office) freshen(ctx context.Context, deals []deal, limit int) error {
 	bought, sold := map[string]market.ClientDealState{}, map[string]market.ProviderDealState{}
 	if o.buyer != nil {
 		states, err := o.buyer.Deals(ctx, limit)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, s := range states {
 			bought[strconv.FormatUint(uint64(s.ID), 10)] = s
@@ -60,7 +66,7 @@ func (o *office) deals(ctx context.Context, limit int) ([]deal, error) {
 	if o.seller != nil {
 		states, err := o.seller.Deals(ctx, limit)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, s := range slices.Backward(states) { // the newest under an id wins
 			sold[s.Receiver.String()+"/"+strconv.FormatUint(uint64(s.ID), 10)] = s
@@ -74,7 +80,7 @@ func (o *office) deals(ctx context.Context, limit int) ([]deal, error) {
 			deals[i] = providerDeal(s)
 		}
 	}
-	return deals, o.shelf.mark(ctx, deals)
+	return o.shelf.mark(ctx, deals)
 }
 
 // findDeal finds the deal that a user names: this node's own under an id, or
@@ -91,7 +97,14 @@ func (o *office) findDeal(ctx context.Context, name string) (deal, error) {
 	} else if !errors.Is(err, market.ErrNoDeal) {
 		return deal{}, err
 	}
-	deals, err := o.deals(ctx, maxListed)
+	_, id, err := parseDealName(name)
+	if err != nil {
+		return deal{}, err
+	}
+	deals, err := readDealsOf(ctx, o.node.repo.db, id)
+	if err == nil {
+		err = o.freshen(ctx, deals, 0)
+	}
 	if err != nil {
 		return deal{}, err
 	}
