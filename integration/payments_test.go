@@ -5,9 +5,12 @@ package integration
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/voucher"
@@ -56,12 +59,16 @@ func TestManyPayments(t *testing.T) {
 	b := newBuyer(t, t.TempDir())
 	var p paces
 	unsubscribe := b.SubscribeToEvents(p.see)
+	kept := mostKept(t, s.stack, b.stack)
 	got, err := b.Get(within(t, time.Minute+time.Duration(n)*50*time.Millisecond), market.Request{
 		Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0),
 	})
 	must(t, err)
 	unsubscribe()
 	settledExactly(t, s, b, size, smallAsk)
+	if most := kept(); most > 4 { // the proposal, its answer, and the last word; not the payments
+		t.Errorf("data-transfer keeps %d vouchers and answers in its record of the channel after %d payments", most, got.Payments)
+	}
 	few := min(1000, got.Payments/4)
 	first, last := p.cost(0, few), p.cost(got.Payments-few-1, few)
 	t.Logf("%d payments: %s of a processor for each of the first %d, %s for each of the last", got.Payments, first, few, last)
@@ -71,6 +78,21 @@ func TestManyPayments(t *testing.T) {
 	if n >= 10_000 && float64(last) > 1.2*float64(first) {
 		t.Errorf("the last payments cost %.2f times the first", float64(last)/float64(first))
 	}
+}
+
+// mostKept tells how many vouchers and answers data-transfer kept at most in one
+// record of a channel. A record is rewritten for every block.
+func mostKept(t *testing.T, nodes ...*stack) func() int64 {
+	t.Helper()
+	var most atomic.Int64
+	for _, n := range nodes {
+		t.Cleanup(n.node.Transfers().SubscribeToEvents(func(_ datatransfer.Event, st datatransfer.ChannelState) {
+			if n := int64(len(st.Vouchers()) + len(st.VoucherResults())); n > most.Load() {
+				most.Store(n) // events of one node come one after the other
+			}
+		}))
+	}
+	return most.Load
 }
 
 // TestManyVouchers: where payments travel as data-transfer vouchers, a deal that
