@@ -24,7 +24,7 @@ func (b *bench) build(ctx context.Context) error {
 	path := filepath.Join(b.dir, "tollgraph")
 	out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/tollgraph/tollgraph/cmd/tollgraph").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("build the program: %w: %s", err, out)
+		return fmt.Errorf("build the program (run in the module, or name one with -program): %w: %s", err, out)
 	}
 	b.program = path
 	return nil
