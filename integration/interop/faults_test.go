@@ -19,7 +19,7 @@ func await(t testing.TB, c <-chan struct{}, what string) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("%s did not happen", what)
 	}
 }
@@ -55,15 +55,15 @@ func TestSellThroughFaults(t *testing.T) {
 					gate := newGate(t, at)
 					provider.goods.gate = gate
 					onRecord := provider.onRecord()
-					deal := client.propose(within(t, 30*time.Second), provider.addr(), provider.payTo,
+					deal := client.propose(within(t, time.Minute), provider.addr(), provider.payTo,
 						rt.DealProposal{PayloadCID: dag.root, ID: 7, Params: params(s.price, s.unseal, s.interval, s.increase, s.selector(), nil)}, s.selector())
 					await(t, gate.reached, "the middle")
 					await(t, deal.accepted, "acceptance") // a stock channel that breaks before it never ends in order
 					await(t, onRecord, "the provider's record")
 					fault(t, provider, deal)
 					gate.release()
-					deal.restart(within(t, 20*time.Second), provider.addr())
-					deal.wait(within(t, 30*time.Second))
+					deal.restart(within(t, time.Minute), provider.addr())
+					deal.wait(within(t, time.Minute))
 					if deal.err != nil || !deal.completed || deal.received != s.bytes() || !slices.Equal(deal.paid, s.payments) {
 						t.Errorf("want %d bytes for %v: %s", s.bytes(), s.payments, deal)
 					}

@@ -234,7 +234,7 @@ func (d *lazyDeal) restart(ctx context.Context, p peer.AddrInfo) {
 	select {
 	case err := <-done:
 		must(d.c.t, err)
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		d.c.t.Fatal("the restart does not return")
 	}
 }
