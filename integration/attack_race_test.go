@@ -58,9 +58,13 @@ var raise = datatransfer.ValidationResult{Accepted: true, DataLimit: 1 << 40}
 // TestRaceResumeBeforePause is R2: the limit is raised after it was reached, but
 // before graphsync has paused, because the block that reached it waits for a slow
 // reader. On the plain stack the resume fails, the pause follows, and nothing
-// undoes it. R1, where the limit is raised between the decision and the event,
-// ends in the same state, and is for the same reason undone by a seller, which
-// looks at what is and not at what it was told; see TestRacePaid.
+// undoes it.
+//
+// R1, where the limit is raised between the decision on a block and the event that
+// tells of it, is not reproduced by hand on the plain stack: both are in one call of
+// data-transfer's, with nothing in between that a test could hold. It ends in the
+// same state, and is for the same reason undone by a seller, which looks at what
+// is and not at what it was told: TestRacePaid runs into both by chance, often.
 func TestRaceResumeBeforePause(t *testing.T) {
 	s := newShop(t)
 	ctx := within(t, time.Minute)
@@ -125,7 +129,9 @@ func TestRaceStalePause(t *testing.T) {
 
 // TestRaceRestart is R4: a restart that meets the request that it replaces. On
 // the plain stack the old one's end may count as the new one's, and its blocks
-// as sent already. A seller ends the old one first.
+// as sent already. Whether it does hangs on the order of a map and on when a worker
+// looks up, so the plain half shows what came and holds it to nothing. A seller
+// ends the old one first.
 func TestRaceRestart(t *testing.T) {
 	s := newShop(t)
 	ctx := within(t, 60*time.Second)

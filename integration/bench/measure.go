@@ -33,7 +33,7 @@ type contender struct {
 func entriesFor(c benchCase) []entry {
 	var out []entry
 	for _, m := range makers {
-		if c.Only != nil && !slices.Contains(c.Only, m.name) || c.Disk && m.name == "bitswap" { // it has no store on disk here
+		if c.Only == nil && m.name == bareName || c.Only != nil && !slices.Contains(c.Only, m.name) || c.Disk && m.name == "bitswap" { // it has no store on disk here
 			continue
 		}
 		out = append(out, entry{name: m.name, c: c})

@@ -63,7 +63,7 @@ func pairsFor(c benchCase) []pair {
 		targets = map[[2]string]float64{{"paid", "free"}: 0.97, {"free", "stream"}: 0.9}
 	case c.RTT == 0 && c.Rate == 0 && !c.Disk && !c.Deep:
 		targets = map[[2]string]float64{
-			{"paid", "free"}: 0.97, {"paid", "graphsync"}: 2, {"paid", "bitswap"}: 1.3, {"paid", "stream-sha256"}: 0.8,
+			{"paid", "free"}: 0.97, {"paid", bareName}: 0.97, {"paid", "graphsync"}: 2, {"paid", "bitswap"}: 1.3, {"paid", "stream-sha256"}: 0.8,
 		}
 		if c.Chunk >= 1<<20 {
 			targets[[2]string{"paid", "graphsync"}] = 1.7
@@ -75,7 +75,7 @@ func pairsFor(c benchCase) []pair {
 		{"data-transfer", "graphsync"}, {"bitswap", "stream-sha256"},
 		{"free", "stream"}, {"free", "graphsync"}, {"free", "bitswap"},
 		{"paid", "free"}, {"paid", "graphsync"}, {"paid", "data-transfer"}, {"paid", "bitswap"}, {"paid", "http"}, {"paid", "stream-sha256"},
-		{"paid-strict", "free"},
+		{"paid", bareName}, {"paid-strict", "free"},
 	} {
 		out = append(out, pair{p[0], p[1], targets[p]})
 	}

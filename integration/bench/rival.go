@@ -34,6 +34,7 @@ type field struct {
 	goods *goods
 	dir   string // for the rival's files
 	first func() // called when the first block of a deal comes into memory; may be nil
+	bare  bool   // the market goes without the guard
 	ends  []func()
 }
 
@@ -60,6 +61,7 @@ var makers = []struct {
 	{"bitswap", makeBitswap},
 	{"free", func(ctx context.Context, f *field) (rival, error) { return makeMarket(ctx, f, free) }},
 	{"paid", func(ctx context.Context, f *field) (rival, error) { return makeMarket(ctx, f, paid) }},
+	{bareName, makeBare},
 	{"paid-strict", func(ctx context.Context, f *field) (rival, error) { return makeMarket(ctx, f, strict) }},
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/filecoin-project/go-address"
-	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -175,7 +174,7 @@ func (f *field) sell(ctx context.Context, h host.Host, t terms) (address.Address
 	if err != nil {
 		return none, err
 	}
-	n, err := f.node(ctx, h, dir)
+	n, err := f.stack(ctx, h, dir)
 	if err != nil {
 		return none, err
 	}
@@ -188,13 +187,9 @@ func (f *field) sell(ctx context.Context, h host.Host, t terms) (address.Address
 		return none, err
 	}
 	cfg := market.ProviderConfig{
-		Host: h, Transfers: n.Transfers(), UseStore: transport.UseStore, Pieces: f.goods.memory, Node: till, DB: db, PayTo: key.Address(), Logger: silent,
-		Ask: f.askOf(t),
-		Meter: func(chid datatransfer.ChannelID) (market.Progress, bool) {
-			p, ok := n.Meter.Progress(chid)
-			return market.Progress(p), ok
-		},
-		Hold: n.Meter.Hold,
+		Host: h, Transfers: n.transfers, UseStore: transport.UseStore, Pieces: f.goods.memory, Node: till, DB: db, PayTo: key.Address(), Logger: silent,
+		Ask:   f.askOf(t),
+		Meter: n.meter, Hold: n.hold,
 	}
 	if f.c.Disk {
 		s, err := f.pieces(ctx)
@@ -230,7 +225,7 @@ func (f *field) buy(ctx context.Context, h host.Host) (*market.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := f.node(ctx, h, dir)
+	n, err := f.stack(ctx, h, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -243,7 +238,7 @@ func (f *field) buy(ctx context.Context, h host.Host) (*market.Client, error) {
 		return nil, err
 	}
 	c, err := market.NewClient(ctx, market.ClientConfig{
-		Host: h, Transfers: n.Transfers(), UseStore: transport.UseStore, Stores: emptyStores{f}, DB: db, Node: wallet, Wallet: wallet.Address(), Logger: silent,
+		Host: h, Transfers: n.transfers, UseStore: transport.UseStore, Stores: emptyStores{f}, DB: db, Node: wallet, Wallet: wallet.Address(), Logger: silent,
 	})
 	if err != nil {
 		return nil, err
