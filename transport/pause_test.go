@@ -9,6 +9,7 @@ import (
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-graphsync"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // raiser raises the limit of a channel by step every time it is exceeded, from
@@ -326,5 +327,52 @@ func TestPauseIsUndone(t *testing.T) {
 	}
 	if err := e.Pause(ctx, s.id); err != nil {
 		t.Errorf("pausing what is paused: %v", err)
+	}
+}
+
+// stuckResponses is a graphsync whose goroutine waits for whoever calls it.
+type stuckResponses struct {
+	*fakeResponses
+	free chan struct{}
+}
+
+func (s *stuckResponses) Unpause(context.Context, graphsync.RequestID, ...graphsync.ExtensionData) error {
+	<-s.free
+	return graphsync.RequestNotFoundErr{}
+}
+
+func (s *stuckResponses) Pause(context.Context, graphsync.RequestID) error {
+	<-s.free
+	return graphsync.RequestNotFoundErr{}
+}
+
+// TestResumeOfNothing: pausing and resuming a request that has just ended does not
+// wait for graphsync, whose goroutine may be waiting for the caller: a provider
+// that did served nobody any more.
+func TestResumeOfNothing(t *testing.T) {
+	ctx := within(t, 10*time.Second)
+	for name, asks := range map[string]bool{"only serves": false, "asks too": true} {
+		t.Run(name, func(t *testing.T) {
+			e, f, s := pausing(t)
+			stuck := &stuckResponses{f, make(chan struct{})}
+			e.GraphExchange = stuck
+			e.asked = map[peer.ID]struct{}{}
+			if asks {
+				e.asked["p"] = struct{}{}
+			}
+			e.table.end(s.id)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_ = e.Unpause(ctx, s.id)
+				_ = e.Pause(ctx, s.id)
+			}()
+			select {
+			case <-done:
+			case <-ctx.Done():
+				t.Error("it waits for graphsync")
+			}
+			close(stuck.free)
+		})
 	}
 }

@@ -11,11 +11,11 @@ import (
 
 // Pause asks a response to pause at its next block. It returns at once and is
 // undone by Unpause, also before it has taken effect. Pausing what is paused is
-// no error. This node's own requests are paused by graphsync.
-func (e *Exchange) Pause(ctx context.Context, id graphsync.RequestID) error {
+// no error. This node's own requests are paused by graphsync, in a moment.
+func (e *Exchange) Pause(_ context.Context, id graphsync.RequestID) error {
 	s := e.table.get(id)
 	if s == nil {
-		return e.GraphExchange.Pause(ctx, id)
+		return e.aside(func() { _ = e.GraphExchange.Pause(e.ctx, id) }) // fails if it has ended
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -35,10 +35,10 @@ func (e *Exchange) Pause(ctx context.Context, id graphsync.RequestID) error {
 // Unpause never undoes a pause that is decided on after it has been called,
 // except one that is being decided on at that moment: by then the limit that it
 // is decided by may already have been raised.
-func (e *Exchange) Unpause(ctx context.Context, id graphsync.RequestID, ext ...graphsync.ExtensionData) error {
+func (e *Exchange) Unpause(_ context.Context, id graphsync.RequestID, ext ...graphsync.ExtensionData) error {
 	s := e.table.get(id)
 	if s == nil {
-		return e.GraphExchange.Unpause(ctx, id, ext...)
+		return e.aside(func() { _ = e.GraphExchange.Unpause(e.ctx, id, ext...) }) // likewise
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,6 +86,20 @@ func (e *Exchange) Hold(chid datatransfer.ChannelID, link int64) {
 		}
 		s.mu.Unlock()
 	}
+}
+
+// aside does f for a request that this node does not serve: one of its own, or one
+// that it served until a moment ago. f waits for graphsync's goroutine, and that
+// may be waiting for the channel's lock, which the caller holds.
+func (e *Exchange) aside(f func()) error {
+	e.asking.Lock()
+	asked := len(e.asked) != 0
+	e.asking.Unlock()
+	if !asked {
+		return graphsync.RequestNotFoundErr{}
+	}
+	e.spawn(f)
+	return nil
 }
 
 // merge returns old with the extensions of ext, the newer ones winning.
