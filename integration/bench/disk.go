@@ -72,7 +72,9 @@ func (b *bench) holdMemory(section string, figures []figure) {
 	for _, f := range figures {
 		for _, side := range []string{"provider", "client"} {
 			if peak := f.extra[side+"_peak_mib"]; f.name != streamHashed && peak > diskMemory {
-				fmt.Fprintf(b.out, "  %s: the %s of %s took %.0f MiB (at most %d: MISSED)\n", section, side, f.label(), peak, diskMemory)
+				n := fmt.Sprintf("%s: the %s of %s took %.0f MiB (at most %d: MISSED)", section, side, f.label(), peak, diskMemory)
+				fmt.Fprintln(b.out, " ", n)
+				b.missed = append(b.missed, n)
 			}
 		}
 	}

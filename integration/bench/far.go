@@ -68,6 +68,7 @@ func (b *bench) firstByte(ctx context.Context, c benchCase) error {
 			verdict = fmt.Sprintf("  (at most %.1f: reached)", maxFirstByte)
 			if m > maxFirstByte {
 				verdict = fmt.Sprintf("  (at most %.1f: MISSED)", maxFirstByte)
+				b.missed = append(b.missed, fmt.Sprintf("wan: the first byte takes %.2f round trips (at most %.1f: MISSED)", m, maxFirstByte))
 			}
 		}
 		b.rows = append(b.rows, r)

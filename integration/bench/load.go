@@ -75,7 +75,9 @@ func (b *bench) reportLoad(c benchCase, waves []*wave) {
 	b.report("load", c, figures, []pair{{figures[1].label(), one, loadTarget}, {figures[2].label(), one, loadTarget}, {one, figures[1].label(), 0}})
 	for _, f := range figures[1:] { // one at a time has nobody to be fair to
 		if f.extra["jain"] < loadFair {
-			fmt.Fprintf(b.out, "  %s: fairness %.2f (at least %.2f: MISSED)\n\n", f.label(), f.extra["jain"], loadFair)
+			n := fmt.Sprintf("%s: fairness %.2f (at least %.2f: MISSED)", f.label(), f.extra["jain"], loadFair)
+			fmt.Fprintf(b.out, "  %s\n\n", n)
+			b.missed = append(b.missed, "load: "+n)
 		}
 	}
 }

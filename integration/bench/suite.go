@@ -15,6 +15,7 @@ type bench struct {
 	out     io.Writer
 	program string // the tollgraph binary; empty: not built yet
 	rows    []row
+	missed  []string // what is held to something else than a ratio, and is not so
 }
 
 // wanRTT is the round trip of the far connection.
@@ -170,6 +171,9 @@ func (b *bench) verdict() {
 		fmt.Fprintf(b.out, "  %s: %s ÷ %s is %.2f, held to at least %.2f\n", r.Section, a.label(), to.label(), r.Ratio, r.Target)
 	}
 	fmt.Fprintf(b.out, "%d of %d ratios are what they are held to.\n", held-missed, held)
+	if len(b.missed) > 0 {
+		fmt.Fprintf(b.out, "Not reached besides:\n  %s\n", strings.Join(b.missed, "\n  "))
+	}
 }
 
 // loopback compares all rivals in memory.
