@@ -3,8 +3,6 @@ package payment
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -29,7 +27,15 @@ type ledger struct {
 
 	mu    sync.Mutex
 	queue []*op // guarded by mu; first come first served
+
+	// Owned by whoever has the turn.
+	stmts  map[string]*sql.Stmt // prepared for good, on each connection once
+	wanted map[string]struct{}  // to be prepared before the next transaction
+	synced map[any]struct{}     // the driver's connections that sync every commit
 }
+
+// maxSynced bounds the connections that are remembered; a pool has fewer.
+const maxSynced = 64
 
 // op is a decision that waits. decide may be run more than once, each time
 // as if the time before had not been.
@@ -40,7 +46,8 @@ type op struct {
 }
 
 func newLedger(db *sql.DB) *ledger {
-	return &ledger{db: db, turn: make(chan struct{}, 1)}
+	return &ledger{db: db, turn: make(chan struct{}, 1),
+		stmts: make(map[string]*sql.Stmt), wanted: make(map[string]struct{}), synced: make(map[any]struct{})}
 }
 
 // do returns once decide has run and what it wrote is on disk. If decide refuses
@@ -107,7 +114,7 @@ func (l *ledger) withdraw(o *op) bool {
 func (l *ledger) attempt(ctx context.Context, batch []*op) (again []*op) {
 	ctx, cancel := context.WithTimeout(ctx, maxCommit)
 	defer cancel()
-	t, err := l.begin(ctx, "BEGIN IMMEDIATE")
+	t, err := l.beginWrite(ctx)
 	if err != nil {
 		finish(batch, err)
 		return nil
@@ -137,9 +144,14 @@ func finish(ops []*op, err error) {
 // read runs look in a transaction of its own, which sees one state and writes
 // nothing.
 func (l *ledger) read(ctx context.Context, look func(*tx) error) error {
-	t, err := l.begin(ctx, "BEGIN")
+	t, err := l.begin(ctx)
 	if err != nil {
 		return err
+	}
+	t.run("BEGIN")
+	if t.open = t.err == nil; !t.open {
+		t.close()
+		return t.err
 	}
 	defer t.close()
 	if err := look(t); t.err == nil {
@@ -148,135 +160,96 @@ func (l *ledger) read(ctx context.Context, look func(*tx) error) error {
 	return t.err
 }
 
-// tx is one transaction. Its first failure sticks: later calls do nothing, and
-// whatever was decided on what they returned is discarded by the ledger.
-type tx struct {
-	ctx   context.Context
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt // prepared once for all decisions of a batch
-	open  bool
-	err   error
-}
-
-// begin takes a connection and begins. The connection is told to sync every
-// commit, however the caller opened the database.
-func (l *ledger) begin(ctx context.Context, how string) (*tx, error) {
+// begin takes a connection.
+func (l *ledger) begin(ctx context.Context) (*tx, error) {
 	conn, err := l.db.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to payment database: %w", err)
 	}
-	t := &tx{ctx: ctx, conn: conn, stmts: make(map[string]*sql.Stmt)}
-	t.run(`PRAGMA synchronous = FULL`)
-	t.run(how)
-	t.open = t.err == nil
-	if !t.open {
+	return &tx{ctx: ctx, conn: conn, stmts: make(map[string]*sql.Stmt)}, nil
+}
+
+// takeTurn makes a transaction the one that writes before it reads: what it read
+// would otherwise be old when its turn comes, and it would fail.
+const takeTurn = `UPDATE payment_policy SET today = today WHERE id = 0`
+
+// beginWrite takes a connection, which is told to sync every commit, however the
+// caller opened the database, and the turn among processes, for which it waits as
+// long as the database's busy_timeout. ctx bounds the waiting for a connection;
+// what follows touches a few rows and is not interrupted.
+func (l *ledger) beginWrite(ctx context.Context) (*tx, error) {
+	l.prepareWanted(ctx)
+	t, err := l.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.sync(t); err != nil {
+		t.close()
+		return nil, err
+	}
+	t.write, err = t.conn.BeginTx(context.WithoutCancel(ctx), nil)
+	if t.fail(err); err != nil {
+		t.close()
+		return nil, t.err
+	}
+	t.ctx, t.kept, t.want = context.WithoutCancel(ctx), l.stmts, l.wanted
+	if t.exec(takeTurn); t.err != nil {
 		t.close()
 		return nil, t.err
 	}
 	return t, nil
 }
 
-// commit makes what was written durable. If it fails nothing was written, or
-// the outcome is not known; asking again is safe for every decision here.
-func (t *tx) commit() error {
+// alone runs decide in a transaction of its own, without anything prepared: the
+// tables may not be there yet.
+func (l *ledger) alone(ctx context.Context, decide func(*tx) error) error {
+	t, err := l.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	if err := l.sync(t); err != nil {
+		return err
+	}
+	t.run("BEGIN IMMEDIATE")
+	if t.open = t.err == nil; !t.open {
+		return t.err
+	}
+	if err := decide(t); err != nil && t.err == nil {
+		return err
+	}
 	t.run("COMMIT")
 	t.open = t.err != nil
 	return t.err
 }
 
-// close gives the connection back, undoing what was not committed.
-func (t *tx) close() {
-	for _, s := range t.stmts {
-		_ = s.Close() // what it did is committed or undone by the transaction
-	}
-	if t.open {
-		t.open = false
-		// The context may have ended: undo without it, or the connection would
-		// go back to the pool with a transaction open.
-		if _, err := t.conn.ExecContext(context.WithoutCancel(t.ctx), "ROLLBACK"); err != nil {
-			t.discard()
-			return
+// prepareWanted prepares what earlier transactions used. It must not be called
+// while one has a connection: there may be no other. What cannot be prepared
+// fails where it is used.
+func (l *ledger) prepareWanted(ctx context.Context) {
+	for query := range l.wanted {
+		if s, err := l.db.PrepareContext(ctx, query); err == nil {
+			l.stmts[query] = s
+			delete(l.wanted, query)
 		}
 	}
-	// A connection that cannot be given back is closed by the pool.
-	_ = t.conn.Close()
 }
 
-// discard closes a connection whose state is not known instead of giving it
-// back. Some failures (disk full) have rolled back already, which is no harm.
-func (t *tx) discard() {
-	_ = t.conn.Raw(func(any) error { return driver.ErrBadConn })
-	_ = t.conn.Close()
-}
-
-// run executes a script that is not worth preparing.
-func (t *tx) run(script string) {
-	if t.err == nil {
-		_, err := t.conn.ExecContext(t.ctx, script)
-		t.fail(err)
-	}
-}
-
-func (t *tx) exec(query string, args ...any) {
-	if s := t.prepare(query); s != nil {
-		_, err := s.ExecContext(t.ctx, args...)
-		t.fail(err)
-	}
-}
-
-// row scans the first row into dest, and reports whether there was one.
-func (t *tx) row(query string, args []any, dest ...any) bool {
-	s := t.prepare(query)
-	if s == nil {
-		return false
-	}
-	err := s.QueryRowContext(t.ctx, args...).Scan(dest...)
-	if !errors.Is(err, sql.ErrNoRows) {
-		t.fail(err)
-	}
-	return err == nil
-}
-
-// rows scans every row into dest and calls each after each.
-func (t *tx) rows(query string, args []any, dest []any, each func()) {
-	s := t.prepare(query)
-	if s == nil {
-		return
-	}
-	rows, err := s.QueryContext(t.ctx, args...)
+// sync tells the connection of t to sync every commit, once.
+func (l *ledger) sync(t *tx) error {
+	var key any
+	err := t.conn.Raw(func(c any) error { key = c; return nil })
 	if err != nil {
-		t.fail(err)
-		return
+		return fmt.Errorf("payment database: %w", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := rows.Scan(dest...); err != nil {
-			t.fail(err)
-			return
-		}
-		each()
-	}
-	t.fail(rows.Err())
-}
-
-// prepare returns nil if the transaction is lost.
-func (t *tx) prepare(query string) *sql.Stmt {
-	if t.err != nil {
+	if _, done := l.synced[key]; done {
 		return nil
 	}
-	if s := t.stmts[query]; s != nil {
-		return s
+	if len(l.synced) >= maxSynced {
+		clear(l.synced)
 	}
-	s, err := t.conn.PrepareContext(t.ctx, query)
-	if t.fail(err); err != nil {
-		return nil
+	if t.run(`PRAGMA synchronous = FULL`); t.err == nil {
+		l.synced[key] = struct{}{}
 	}
-	t.stmts[query] = s
-	return s
-}
-
-func (t *tx) fail(err error) {
-	if err != nil && t.err == nil {
-		t.err = fmt.Errorf("payment database: %w", err)
-	}
+	return t.err
 }

@@ -72,7 +72,7 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 	if err := checkJournal(ctx, db); err != nil {
 		return err
 	}
-	return newLedger(db).do(ctx, func(t *tx) error {
+	return newLedger(db).alone(ctx, func(t *tx) error {
 		found, version := t.version()
 		if !found {
 			t.run(schema)
