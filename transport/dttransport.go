@@ -74,7 +74,8 @@ type guardedTransferNet struct {
 // Requests that open or restart a channel are dropped: a pull travels with its
 // graphsync request, and alone it would make the provider keep a record of a
 // channel that serves nothing; a push is not served. A panic while a message is
-// handled drops the message; unguarded it ends the process.
+// handled drops the message; unguarded it ends the process. Outbound responses
+// that say nothing new are not sent.
 func WrapTransferNetwork(net dtnet.DataTransferNetwork, cfg TransferGuard) dtnet.DataTransferNetwork {
 	return newTransferNet(net, cfg)
 }
@@ -93,10 +94,24 @@ func (n *guardedTransferNet) SetDelegate(r dtnet.Receiver) {
 	n.DataTransferNetwork.SetDelegate(&transferReceiver{r, n})
 }
 
-// SendMessage sends a message. It returns when that is written.
+// SendMessage sends a message. It returns when that is written. One without news
+// is not sent.
 func (n *guardedTransferNet) SendMessage(ctx context.Context, p peer.ID, m datatransfer.Message) error {
+	if noNews(m) {
+		return nil
+	}
 	key := lingerKey{peer: p, transfer: m.TransferID(), request: m.IsRequest()}
 	return n.sends.send(ctx, key, func(ctx context.Context) error { return n.DataTransferNetwork.SendMessage(ctx, p, m) })
+}
+
+// noNews says that a response tells its receiver nothing: accepted and not paused,
+// as the channel was before. data-transfer makes one for every limit that is
+// raised before it is reached; each would cost both sides a stream, and the next
+// raise would wait for the answer to it.
+func noNews(m datatransfer.Message) bool {
+	r, ok := m.(datatransfer.Response)
+	return ok && !r.IsRequest() && r.IsValidationResult() && r.Accepted() && r.EmptyVoucherResult() &&
+		!r.IsPaused() && !r.IsNew() && !r.IsRestart() && !r.IsComplete() && !r.IsCancel()
 }
 
 // pass says whether a message of p comes slowly enough.

@@ -145,6 +145,13 @@ func (n *fastNetwork) enter(p peer.ID) bool {
 	return true
 }
 
+// speaks reports whether p has opened a stream of the protocol itself.
+func (n *fastNetwork) speaks(p peer.ID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.streams[p] > 0
+}
+
 func (n *fastNetwork) leave(p peer.ID) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

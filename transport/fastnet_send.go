@@ -34,7 +34,7 @@ var outbounds = sync.Pool{New: func() any {
 }}
 
 func (n *fastNetwork) NewMessageSender(ctx context.Context, p peer.ID, opts gsnet.MessageSenderOpts) (gsnet.MessageSender, error) {
-	s, err := n.host.NewStream(ctx, p, n.cfg.Protocols...)
+	s, doubt, err := openEagerly(ctx, n.host, p, n.cfg.Protocols)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (n *fastNetwork) NewMessageSender(ctx context.Context, p peer.ID, opts gsne
 	if stall <= 0 {
 		stall = n.cfg.StallTimeout
 	}
-	return &fastSender{net: n, s: s, stall: stall}, nil
+	return &fastSender{net: n, s: s, stall: stall, doubt: doubt && !n.speaks(p)}, nil
 }
 
 func (n *fastNetwork) SendMessage(ctx context.Context, p peer.ID, m gsmsg.GraphSyncMessage) error {
@@ -62,14 +62,25 @@ type fastSender struct {
 	net   *fastNetwork
 	s     network.Stream
 	stall time.Duration
+	doubt bool      // the peer may not speak the protocol; owned by whoever sends
+	last  time.Time // when the last message with blocks was sent; owned by whoever sends
 }
+
+// firstPart is about how large the parts of a message are, in bytes, that begins
+// a transfer: its first block is not to wait for those behind it while the
+// windows of a new stream open.
+const firstPart = 64 << 10
+
+// rested is how long after the last block another begins a transfer.
+const rested = 500 * time.Millisecond
 
 func (f *fastSender) Close() error { return f.s.Close() }
 func (f *fastSender) Reset() error { return f.s.Reset() }
 
 // SendMsg returns when the stream has taken all of m, as several messages if
 // it is too large for one. It fails if the stream takes nothing for the send
-// timeout, or when ctx ends. After an error the stream is of no use and must
+// timeout, or when ctx ends. The first message to a stranger counts as sent when
+// the peer has taken the protocol. After an error the stream is of no use and must
 // be reset.
 func (f *fastSender) SendMsg(ctx context.Context, m gsmsg.GraphSyncMessage) (err error) {
 	defer func() {
@@ -84,14 +95,38 @@ func (f *fastSender) SendMsg(ctx context.Context, m gsmsg.GraphSyncMessage) (err
 	defer outbounds.Put(out)
 	stop := context.AfterFunc(ctx, func() { _ = f.s.Reset() })
 	defer stop()
-	err = f.send(out, m)
+	if err := f.sendParts(out, m); err != nil {
+		return err
+	}
+	if f.doubt {
+		if err := confirm(f.s, f.stall); err != nil {
+			return fmt.Errorf("%s does not take graphsync messages: %w", f.s.Conn().RemotePeer(), err)
+		}
+		f.doubt = false
+	}
+	return nil
+}
+
+// sendParts sends m as one message where it can.
+func (f *fastSender) sendParts(out *outbound, m gsmsg.GraphSyncMessage) error {
+	if n := len(m.Blocks()); n > 0 {
+		now := time.Now()
+		begins := now.Sub(f.last) > rested
+		if f.last = now; begins && n > 1 {
+			return f.sendAll(out, splitMessage(m, firstPart))
+		}
+	}
+	err := f.send(out, m)
 	if !errors.Is(err, ErrMessageLimit) {
 		return err
 	}
-	parts := splitMessage(m, f.net.cfg.MaxMessageSize/2)
-	if len(parts) < 2 {
-		return err
+	if parts := splitMessage(m, f.net.cfg.MaxMessageSize/2); len(parts) > 1 {
+		return f.sendAll(out, parts)
 	}
+	return err
+}
+
+func (f *fastSender) sendAll(out *outbound, parts []gsmsg.GraphSyncMessage) error {
 	for _, part := range parts {
 		if err := f.send(out, part); err != nil {
 			return err

@@ -57,7 +57,7 @@ type Config struct {
 
 	// MemoryPerPeer is how many bytes are queued for one peer beyond what the
 	// operating system and libp2p hold. It is also how far a provider runs ahead
-	// of its client, whom that costs risk when it pays ahead. Default 8 MiB.
+	// of its client, whom that costs risk when it pays ahead. Default 4 MiB.
 	MemoryPerPeer uint64
 
 	// Memory is how many bytes are queued for all peers. At that point each gets one
@@ -101,7 +101,7 @@ func (c Config) fill() (Config, error) {
 	}
 	c.MaxInProgress = orDefault(c.MaxInProgress, 200)
 	c.MaxInProgressPerPeer = orDefault(c.MaxInProgressPerPeer, 20)
-	c.MemoryPerPeer = orDefault(c.MemoryPerPeer, 8<<20)
+	c.MemoryPerPeer = orDefault(c.MemoryPerPeer, 4<<20)
 	c.Memory = orDefault(c.Memory, 1<<30)
 	c.MaxLinks = orDefault(c.MaxLinks, 32<<20)
 	c.ReceiveAhead = orDefault(c.ReceiveAhead, 4<<20)

@@ -26,8 +26,8 @@ type QuietConfig struct {
 	Idle time.Duration
 
 	// Grace is how long a block that reaches the limit of its channel waits for
-	// the limit to be raised, where that is to be expected; a tenth of it where
-	// it is not known. Default 250 ms; negative: not at all.
+	// the limit to be raised, unless that has been in vain before; a tenth of it
+	// where there is new hope. Default 250 ms; negative: not at all.
 	Grace time.Duration
 
 	// MaxGraces is how many blocks wait at a time. Each holds one of graphsync's

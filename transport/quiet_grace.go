@@ -10,12 +10,13 @@ import (
 // the block at hand brings it to, if there is hope for that. No lock is held.
 //
 // Who pays after the pause, as clients of the existing network do, is found out
-// with one short wait, and again when its limit is raised while it runs. The
-// next channel of the same peer begins with what is known of it.
+// with one wait, and a short one when its limit is raised while it runs. The next channel
+// of the same peer begins with what is known of it. Of a stranger as much is hoped
+// as of a friend: over a long line its first payment is on the way for as long.
 func (c *quietChannel) grace(reach uint64) {
 	c.mu.Lock()
 	d := c.q.cfg.Grace
-	if c.graced == graceUnknown {
+	if c.graced == graceDoubt {
 		d /= 10
 	}
 	hope := d > 0 && c.graced != graceVain

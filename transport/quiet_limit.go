@@ -44,6 +44,7 @@ const (
 	graceUnknown graceResult = iota
 	graceHelps               // the limit was raised in time
 	graceVain                // it was not; whoever pays waits for the pause
+	graceDoubt               // it was not, and then it was raised while the channel ran
 )
 
 // lower returns the lower of two limits, of which 0 is none.
@@ -126,7 +127,7 @@ func (c *quietChannel) changed(limit uint64, certain bool) {
 	defer c.mu.Unlock()
 	c.updates--
 	if certain && c.graced == graceVain && !c.halted && c.known && lower(c.limit, limit) == c.limit && c.limit != limit {
-		c.graced = graceUnknown // raised while the channel runs: whoever pays pays ahead
+		c.graced = graceDoubt // raised while the channel runs: whoever pays pays ahead
 	}
 	c.halted = c.halted && !certain
 	c.wake()

@@ -55,6 +55,13 @@ func (e *Exchange) settleAll(ctx context.Context, ss []*served) bool {
 			return over
 		}
 		e.sweep(ss)
+		for _, s := range ss {
+			select {
+			case <-s.done:
+			default: // graphsync forgets the end of a request that is being paused
+				e.cancel(ctx, s)
+			}
+		}
 	}
 }
 
