@@ -223,6 +223,9 @@ func TestPauseResume(t *testing.T) {
 	if _, err := b.Wait(ctx, id); !errors.Is(err, market.ErrPaused) {
 		t.Fatalf("got %v, want %v", err, market.ErrPaused)
 	}
+	if d, err := b.RetrievalStatus(ctx, id); err != nil || d.Status != voucher.DealStatusOngoing && d.Status != voucher.DealStatusFundsNeeded {
+		t.Errorf("the paused deal's status is %d: %v", d.Status, err)
+	}
 	again, err := b.ResumeDeal(ctx, id)
 	must(t, err)
 	if again != id {

@@ -48,24 +48,25 @@ type clientDeal struct {
 	doubles  atomic.Uint64 // bytes of blocks that came again and are charged again, see purchase
 
 	// Owned by the goroutine that runs run, and before it starts by its maker.
-	deal     Deal
-	rec      record
-	purse    revalidator.Purse
-	complete bool // everything was held when the deal began
-	err      error
-	line     line
-	kept     time.Time // when rec was last written
-	progress time.Time // when anything last moved
-	hopes    int       // words of the provider taken for progress since the last byte
-	seen     Bytes     // arrived in this deal, durable or not
-	acked    Amount    // what the provider said it has
-	ackLimit Bytes     // and how far it may send
-	asked    bool      // the provider asked for money
-	payAll   bool      // it stands still and nothing more comes: pay for all that is held
-	parked   string    // why no payment can be made
-	busy     error     // the provider's word that it has no room, the last; nil if it has taken the deal since
-	doneSaid bool      // the provider was told that nothing more is wanted
-	repeats  int       // how often the last payment was sent again at the end
+	deal      Deal
+	rec       record
+	purse     revalidator.Purse
+	complete  bool // everything was held when the deal began
+	err       error
+	line      line
+	kept      time.Time // when rec was last written
+	progress  time.Time // when anything last moved
+	hopes     int       // words of the provider taken for progress since the last byte
+	seen      Bytes     // arrived in this deal, durable or not
+	acked     Amount    // what the provider said it has
+	ackLimit  Bytes     // and how far it may send
+	asked     bool      // the provider asked for money
+	payAll    bool      // it stands still and nothing more comes: pay for all that is held
+	parked    string    // why no payment can be made
+	unsealing bool      // the provider says so, and no block has come
+	busy      error     // the provider's word that it has no room, the last; nil if it has taken the deal since
+	doneSaid  bool      // the provider was told that nothing more is wanted
+	repeats   int       // how often the last payment was sent again at the end
 
 	mu    sync.Mutex
 	state ClientDealState        // guarded by mu
@@ -336,6 +337,9 @@ func (d *clientDeal) publishState() {
 		TotalReceived: max(a.Moved, d.seen), Expected: Bytes(d.rec.Expected), FundsSpent: a.Paid, SpentBefore: d.rec.Before, TotalFunds: d.rec.Budget, Order: d.rec.order(), More: d.rec.More,
 		Payments: d.rec.Payments, Stalls: d.rec.Stalls, PaymentChannel: d.channel, Lane: d.rec.Lane,
 		Created: d.rec.Created, Updated: d.rec.Updated, FirstByte: d.rec.FirstByte, Err: d.err,
+	}
+	if d.unsealing && d.seen == 0 && s.Status == voucher.DealStatusOngoing {
+		s.Status = voucher.DealStatusUnsealing
 	}
 	if d.parked != "" && !d.deal.Phase.Final() {
 		s.Status, s.Message = voucher.DealStatusInsufficientFunds, d.parked

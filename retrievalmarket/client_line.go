@@ -177,6 +177,7 @@ func (d *clientDeal) reply(n channelNote) {
 	switch r.Status {
 	case voucher.DealStatusAccepted, voucher.DealStatusFundsNeededUnseal, voucher.DealStatusUnsealing, voucher.DealStatusUnsealed, voucher.DealStatusOngoing:
 		d.deal = d.deal.step(accepted{})
+		d.unsealing = r.Status == voucher.DealStatusUnsealing
 		d.hope()
 	case voucher.DealStatusFundsNeeded, voucher.DealStatusFundsNeededLastPayment:
 		d.deal = d.deal.step(accepted{})

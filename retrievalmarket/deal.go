@@ -31,7 +31,7 @@ type Deal struct {
 	Account revalidator.Account
 	End     voucher.DealStatus // how a failed deal ended: Rejected, DealNotFound, Cancelled, Errored
 	Message string             // why it failed
-	Ready   bool               // provider: the piece is unsealed; client: nothing
+	Ready   bool               // provider: the piece is unsealed; client: always, unsealing is the provider's part
 }
 
 // event is one thing that happened. Events carry totals, never differences, so

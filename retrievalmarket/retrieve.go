@@ -263,7 +263,7 @@ func (c *Client) make(ctx context.Context, rec record, proposal voucher.DealProp
 	if err != nil {
 		return nil, err
 	}
-	rec.Proposal = encoded
+	rec.Proposal, rec.Ready = encoded, true
 	for _, a := range r.Provider.Addrs {
 		rec.Addrs = append(rec.Addrs, a.String())
 	}
