@@ -166,7 +166,8 @@ func TestShelf(t *testing.T) {
 	if err != nil || len(ids) != 1 || ids[0] != high {
 		t.Errorf("%v, %v", ids, err)
 	}
-	deals := []deal{{ID: "9223372036854775813", Role: "client"}, {ID: "9223372036854775813", Role: "provider"}, {ID: "1", Role: "client"}}
+	const name = "9223372036854775813"
+	deals := []deal{{ID: name, Role: "client", Order: name, open: true}, {ID: name, Role: "provider", Order: name, open: true}, {ID: "1", Role: "client", Order: "1", open: true}}
 	if err := s.mark(ctx, deals); err != nil || !strings.Contains(deals[0].Message, "paused") || deals[1].Message+deals[2].Message != "" {
 		t.Errorf("%+v, %v", deals, err)
 	}

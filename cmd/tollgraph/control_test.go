@@ -50,8 +50,8 @@ func TestControlAlone(t *testing.T) {
 	}
 }
 
-// TestCancelAlone: a deal that stands still is cancelled on record, and nothing
-// goes on with it.
+// TestCancelAlone: a deal that stands still is cancelled, what had arrived is paid
+// for, and nothing goes on with it.
 func TestCancelAlone(t *testing.T) {
 	s := newShell(t)
 	s.tree("tree", 8<<20)
@@ -63,7 +63,7 @@ func TestCancelAlone(t *testing.T) {
 		t.Errorf("killed: exit code %d: %s", r.code, r.err)
 	}
 	d := s.only("client")
-	if got := decode[deal](t, s.must("deals", "cancel", "--json", "--repo", "client", d.ID)); got.Status != "Cancelled" || got.Paid != d.Paid {
+	if got := decode[deal](t, s.must("deals", "cancel", "--json", "--repo", "client", d.ID)); got.Status != "Cancelled" || got.Paid != cost(t, receipt{Bytes: got.Bytes, Price: d.Price}) {
 		t.Errorf("cancelled: %+v", got)
 	}
 	if r := s.run("deals", "resume", "--repo", "client", d.ID); r.code != exitNotFound || !strings.Contains(r.err, "ended") {
