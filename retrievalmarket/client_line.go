@@ -125,6 +125,7 @@ func (d *clientDeal) channelEvent(n channelNote) {
 		switch {
 		case !d.line.heard && d.courier.vouchers() && !d.deal.Account.Terms.Free():
 			d.courier.byStream() // the provider says nothing by it, and a voucher has no channel to go on
+			d.doneSaid = false   // a channel cannot carry that word; a stream's provider waits for it
 		case d.deal.settled() && (d.courier.vouchers() || d.deal.Account.Paid.IsZero()):
 			d.deal = d.deal.step(closed{})
 		}
