@@ -35,6 +35,7 @@ type sale struct {
 	progress Progress               // guarded by mu: without the last block, until it is known whether it is the last
 	told     bool                   // guarded by mu: may is the deal's word
 	walked   bool                   // guarded by mu: everything is sent
+	over     bool                   // guarded by mu: the last word is said, and the stream closed
 
 	// Owned by the goroutine of the stream.
 	ls       ipld.LinkSystem
@@ -77,15 +78,34 @@ func (x *sale) run(ctx context.Context) {
 	reading.Go(x.payments)
 	err := x.sell(ctx)
 	if err == nil {
-		_ = x.m.Close() // everything is written; the peer sees the end
+		x.end()
+		reading.Wait()
+		return
 	}
 	x.cancel(err)
 	reading.Wait()
-	if err == nil {
-		return
-	}
 	_ = x.m.Reset() // whatever is on it is void
 	x.post(channelNote{kind: noteLost, reason: err.Error()})
+}
+
+// end closes the stream behind the last word. It must not be reset: that would
+// take the word away from a client that has not read it.
+func (x *sale) end() {
+	x.mu.Lock()
+	x.over = true
+	x.mu.Unlock()
+	_ = x.m.Close()                     // everything is written; the peer sees the end
+	_ = x.m.SetReadDeadline(time.Now()) // ends payments, where closing does not
+}
+
+// lost ends the sale because nothing more can be read.
+func (x *sale) lost(err error) {
+	x.mu.Lock()
+	over := x.over
+	x.mu.Unlock()
+	if !over {
+		x.cancel(err)
+	}
 }
 
 // post tells the deal what happened on the channel.
@@ -98,22 +118,22 @@ func (x *sale) post(n channelNote) bool {
 func (x *sale) payments() {
 	for {
 		if err := x.m.SetReadDeadline(time.Now().Add(x.c.p.cfg.IdleTimeout + streamIO)); err != nil {
-			x.cancel(err)
+			x.lost(err)
 			return
 		}
 		p, err := x.m.in.Payment()
 		if err != nil {
-			x.cancel(fmt.Errorf("read payment: %w", err))
+			x.lost(fmt.Errorf("read payment: %w", err))
 			return
 		}
 		node, err := p.Encode()
 		if err != nil {
-			x.cancel(err)
+			x.lost(err)
 			return
 		}
 		paid := channelNote{kind: noteVoucher, chid: x.chid, voucher: datatransfer.TypedVoucher{Voucher: node, Type: voucher.PaymentType}}
 		if !x.d.inbox.post(paid) {
-			x.cancel(errors.New("too many payments wait"))
+			x.lost(errors.New("too many payments wait"))
 			return
 		}
 	}
