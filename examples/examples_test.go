@@ -46,7 +46,10 @@ func TestShort(t *testing.T) {
 // programs' own vouchers, another is sold.
 func TestPrograms(t *testing.T) {
 	bin, goods, sellerDir, buyerDir := t.TempDir(), t.TempDir(), t.TempDir(), t.TempDir()
-	run(t, "go", "build", "-o", bin, "./provider", "./client")
+	build := exec.Command("go", "build", "-o", bin, "./provider", "./client")
+	if out, err := build.CombinedOutput(); err != nil { // not held to a time: everything may have to be compiled
+		t.Fatalf("%v: %s", err, out)
+	}
 	gift, giftSize := makeCAR(t, goods, "gift", 1<<20)
 	root, size := makeCAR(t, goods, "goods", 5<<20)
 

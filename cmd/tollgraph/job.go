@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/selectors"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -28,6 +29,9 @@ type job struct {
 // is one, is kept until it is done.
 func (o *office) begin(ctx context.Context, p purchase, from *order) (*job, error) {
 	began := time.Now()
+	if j := o.writing(ctx, p); j != nil {
+		return j, nil
+	}
 	o.node.host.Peerstore().AddAddrs(p.from.ID, p.from.Addrs, peerstore.TempAddrTTL) // also for a deal that runs: it may have moved
 	id, err := o.buyer.Retrieve(ctx, p.request())
 	if err != nil {
@@ -54,6 +58,31 @@ func (o *office) begin(ctx context.Context, p purchase, from *order) (*job, erro
 	o.busy[s.Order] = j
 	o.jobs.Go(func() { o.run(j, began) })
 	return j, nil
+}
+
+// writing is the job that writes out, or is about to, just what p wants where p
+// wants it, or nil: its last deal is completed, and another for the same would find
+// that everything is here and, at the end, the output too.
+func (o *office) writing(ctx context.Context, p purchase) *job {
+	o.mu.Lock()
+	var same *job
+	for _, j := range o.busy {
+		if j.output == p.output && j.target == p.target && selectors.Equal(j.selector, p.selector) {
+			same = j
+		}
+	}
+	o.mu.Unlock()
+	if same == nil {
+		return nil
+	}
+	last, err := o.buyer.LatestDeal(ctx, same.order)
+	if err != nil {
+		return nil // Retrieve says what is wrong
+	}
+	if s, err := o.buyer.RetrievalStatus(ctx, last); err != nil || s.Status != voucher.DealStatusCompleted {
+		return nil
+	}
+	return same
 }
 
 // run waits until j is bought and writes it out. What did not end is kept, and
