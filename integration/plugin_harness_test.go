@@ -170,12 +170,25 @@ func homemadeOn(t testing.TB, h host.Host, guarded bool) (site, *shelf) {
 	plain.OnReady(func(err error) { ready <- err })
 	must(t, plain.Start(ctx))
 	must(t, <-ready)
-	t.Cleanup(func() {
-		ctx, stop := context.WithTimeout(context.Background(), 5*time.Second)
-		defer stop()
-		_ = plain.Stop(ctx) // transfers that did not end are a failure already
-	})
+	t.Cleanup(func() { stopWithin(5*time.Second, plain) })
 	return out, own
+}
+
+// stopWithin stops a manager of the plain library, which heeds no deadline: where a
+// response ends while the state machines are stopped, it waits for itself for ever.
+// Transfers that did not end are a failure already.
+func stopWithin(d time.Duration, plain datatransfer.Manager) {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	stopped := make(chan struct{})
+	go func() {
+		_ = plain.Stop(ctx) // see above
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-ctx.Done():
+	}
 }
 
 // meterOf lets the market read an exchange.

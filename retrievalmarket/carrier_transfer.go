@@ -15,16 +15,14 @@ import (
 type clientTransfers struct{ c *Client }
 
 func (t *clientTransfers) open(ctx context.Context, d *clientDeal) (datatransfer.ChannelID, bool, error) {
-	known, err := t.c.cfg.Host.Peerstore().SupportsProtocols(d.provider.ID, PaymentProtocol)
-	older := err == nil && len(known) == 0
 	node, err := d.proposal.Encode()
 	if err != nil {
-		return datatransfer.ChannelID{}, older, err
+		return datatransfer.ChannelID{}, false, err
 	}
 	chid, err := t.c.cfg.Transfers.OpenPullDataChannel(ctx, d.provider.ID,
 		datatransfer.TypedVoucher{Voucher: node, Type: voucher.ProposalType}, d.proposal.PayloadCID, d.proposal.Params.Selector,
 		datatransfer.WithTransportOptions(t.c.cfg.UseStore(d.linkSystem())))
-	return chid, older, err
+	return chid, false, err // see clientDeal.oneChannel
 }
 
 func (t *clientTransfers) restart(ctx context.Context, chid datatransfer.ChannelID) error {

@@ -134,7 +134,7 @@ func (d *clientDeal) channelEvent(n channelNote) {
 		d.fail(voucher.DealStatusErrored, fmt.Errorf("the provider broke the rules: %w", n.err))
 	case noteLost:
 		d.c.log.Debug("channel lost", "id", d.id, "channel", n.chid, "reason", n.reason)
-		if d.line.older && !d.deal.Account.Ended {
+		if d.oneChannel() && !d.deal.Account.Ended {
 			d.refused(voucher.RefusedResume, "the channel ended: "+n.reason)
 			return
 		}
@@ -344,7 +344,7 @@ func (d *clientDeal) hangUp(tell bool) {
 	}
 	chid, cancel := d.line.chid, d.line.cancel
 	d.line.open, d.line.still = false, false
-	if d.line.older && chid.Initiator != "" && d.err == nil && !d.deal.Phase.Final() {
+	if d.oneChannel() && chid.Initiator != "" && d.err == nil && !d.deal.Phase.Final() {
 		cancel() // the channel is restarted
 		return
 	}
@@ -354,6 +354,19 @@ func (d *clientDeal) hangUp(tell bool) {
 		return
 	}
 	d.closeChannel(chid, cancel)
+}
+
+// oneChannel reports whether the provider takes one channel for a deal, to be
+// restarted when it breaks, and no second proposal. On data-transfer that is one
+// without a payment stream, which is known when it has said what it speaks: one
+// that starts may say so before it speaks everything, and is heard again.
+func (d *clientDeal) oneChannel() bool {
+	if d.c.transfers != nil && d.line.by == d.c.transfers {
+		if lacks, known := d.c.lacksStream(d.provider.ID); known {
+			d.line.older = lacks
+		}
+	}
+	return d.line.older
 }
 
 // closeChannel lets go of a channel, aside.

@@ -3,6 +3,7 @@ package retrievalmarket
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -21,17 +22,22 @@ const maxVouchers = 4000
 var ErrTooManyPayments = errors.New("too many payments")
 
 // asVouchers reports whether payments to a connected provider have to go as
-// data-transfer vouchers.
+// data-transfer vouchers. One that has not said what it speaks may take them
+// otherwise; the courier will find out.
 func (c *Client) asVouchers(p peer.ID) bool {
-	if c.cfg.VouchersOnly {
-		return true
-	}
+	lacks, known := c.lacksStream(p)
+	return c.cfg.VouchersOnly || known && lacks
+}
+
+// lacksStream reports whether a provider takes no payments on a stream of their
+// own, and whether that is known: a connection may be in use before the other side
+// has said what it speaks.
+func (c *Client) lacksStream(p peer.ID) (lacks, known bool) {
 	all, err := c.cfg.Host.Peerstore().GetProtocols(p)
 	if err != nil || len(all) == 0 {
-		return false // it has not said; the courier will find out
+		return false, false
 	}
-	known, err := c.cfg.Host.Peerstore().SupportsProtocols(p, PaymentProtocol)
-	return err == nil && len(known) == 0
+	return !slices.Contains(all, PaymentProtocol), true
 }
 
 // carriable refuses a deal that would die of its payments midway. A client pays

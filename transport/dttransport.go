@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	dtnet "github.com/filecoin-project/go-data-transfer/v2/network"
@@ -34,6 +35,19 @@ func WrapTransport(t *dtgs.Transport) datatransfer.PauseableTransport {
 // SetEventHandler sets data-transfer as the handler of events.
 func (t *guardedTransport) SetEventHandler(h datatransfer.EventsHandler) error {
 	return t.Transport.SetEventHandler(&gatedEvents{h, &t.gate})
+}
+
+// closeTimeout bounds the closing of a channel. The cancelling of a request takes
+// no network and so no time.
+const closeTimeout = 5 * time.Second
+
+// CloseChannel cancels the request of a channel. For a channel without one, which
+// any peer can make by cancelling what it never asked for, data-transfer waits
+// until ctx is done, and the context of a message that came in never is.
+func (t *guardedTransport) CloseChannel(ctx context.Context, chid datatransfer.ChannelID) error {
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	return t.Transport.CloseChannel(ctx, chid)
 }
 
 // CleanupChannel forgets a channel. It returns at once. data-transfer calls it
