@@ -43,7 +43,9 @@ type ClientConfig struct {
 	// takes payments on a stream of their own, but for a last payment that no
 	// channel is left for.
 	VouchersOnly bool
-	Logger       *slog.Logger // default slog.Default()
+	KeepDeals    int           // deals kept on record after their order ended. Default 100,000
+	KeepFor      time.Duration // and for how long. Default a year
+	Logger       *slog.Logger  // default slog.Default()
 }
 
 func (c *ClientConfig) validate() error {
@@ -58,6 +60,10 @@ func (c *ClientConfig) validate() error {
 	orDuration(&c.Patience, 2*time.Minute)
 	orDuration(&c.StallTimeout, 20*time.Second)
 	orDuration(&c.UnsealPatience, 12*time.Hour)
+	orDuration(&c.KeepFor, 365*24*time.Hour)
+	if c.KeepDeals == 0 {
+		c.KeepDeals = 100_000
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -129,6 +135,7 @@ func NewClient(ctx context.Context, cfg ClientConfig) (*Client, error) {
 	}
 	c.watch = &network.NotifyBundle{DisconnectedF: c.onDisconnect}
 	cfg.Host.Network().Notify(c.watch)
+	c.done.Go(func() { c.keepPruned(c.ctx) })
 	return c, nil
 }
 
