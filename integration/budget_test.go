@@ -5,15 +5,32 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tollgraph/tollgraph/payment"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
 // TestBudgetOverDeals: the budget is that of what was asked for, not of one
-// deal. A provider that cannot take up a deal where it stood, and asks twice as
-// much for a new one, does not get more than is left: not by the retrieval that it
-// happened to, and not by the same one again.
+// deal, and so is what the repo allows for one purchase. A provider that cannot
+// take up a deal where it stood, and asks twice as much for a new one, does not get
+// more than is left: not by the retrieval that it happened to, and not by the same
+// one again.
 func TestBudgetOverDeals(t *testing.T) {
+	for name, c := range map[string]struct {
+		allow func(*testing.T, *buyer, *market.Request, voucher.Amount)
+		want  error
+	}{
+		"budget": {func(_ *testing.T, _ *buyer, r *market.Request, most voucher.Amount) { r.Budget = most }, market.ErrBudget},
+		"policy": {func(t *testing.T, b *buyer, r *market.Request, most voucher.Amount) {
+			r.Budget = voucher.OneFIL
+			must(t, b.wallet.SetPolicy(t.Context(), payment.Policy{PerDeal: most}))
+		}, payment.ErrBudget},
+	} {
+		t.Run(name, func(t *testing.T) { budgetOverDeals(t, c.allow, c.want) })
+	}
+}
+
+func budgetOverDeals(t *testing.T, allow func(*testing.T, *buyer, *market.Request, voucher.Amount), want error) {
 	car, root, size := makeCAR(t, t.TempDir(), 8<<20, 64<<10)
 	h := newHost(t, true)
 	s := newSeller(t, t.TempDir(), h, []string{car}, defaultAsk, voucher.OneFIL, func(c *market.ProviderConfig) { c.Meter = nil }) // takes up nothing
@@ -22,8 +39,9 @@ func TestBudgetOverDeals(t *testing.T) {
 	half := b.received(t, voucher.Bytes(size/2))
 	ctx := within(t, time.Minute)
 	whole := defaultAsk.Terms().Cost(voucher.Bytes(size))
-	budget := whole.Add(defaultAsk.Terms().Cost(voucher.Bytes(size / 4)))
-	request := market.Request{Provider: market.RetrievalPeer{AddrInfo: addr}, Root: root, Budget: budget, AtRisk: risk(0)}
+	most := whole.Add(defaultAsk.Terms().Cost(voucher.Bytes(size / 4)))
+	request := market.Request{Provider: market.RetrievalPeer{AddrInfo: addr}, Root: root, AtRisk: risk(0)}
+	allow(t, b, &request, most)
 	proxy.latency(2 * time.Millisecond)
 	id, err := b.Retrieve(ctx, request)
 	must(t, err)
@@ -37,18 +55,19 @@ func TestBudgetOverDeals(t *testing.T) {
 	_, first := b.Wait(ctx, id)
 	_, second := b.Get(ctx, request)
 	for _, err := range []error{first, second} {
-		if !errors.Is(err, market.ErrBudget) {
-			t.Errorf("got %v, want %v", err, market.ErrBudget)
+		if !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
 		}
 	}
-	if spent := b.spent(t); budget.Less(spent) {
-		t.Errorf("%s spent of %s", spent, budget)
+	if spent := b.spent(t); most.Less(spent) {
+		t.Errorf("%s spent of %s", spent, most)
 	}
-	request.Budget = whole.Add(whole)
+	most = whole.Add(whole)
+	allow(t, b, &request, most)
 	got, err := b.Get(ctx, request)
 	must(t, err)
-	if spent := b.spent(t); request.Budget.Less(spent) || spent != got.SpentBefore.Add(got.FundsSpent) || spent.Less(whole) {
-		t.Errorf("%s spent of %s, %s before and %s by the last deal", spent, request.Budget, got.SpentBefore, got.FundsSpent)
+	if spent := b.spent(t); most.Less(spent) || spent != got.SpentBefore.Add(got.FundsSpent) || spent.Less(whole) {
+		t.Errorf("%s spent of %s, %s before and %s by the last deal", spent, most, got.SpentBefore, got.FundsSpent)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 
 // Policy is what a wallet may spend. A zero amount is no limit.
 type Policy struct {
-	PerDeal           voucher.Amount `json:",omitzero"` // on one lane
+	PerDeal           voucher.Amount `json:",omitzero"` // for one order: on all lanes that JoinOrder says are of it, or on one that is of none
 	PerProviderPerDay voucher.Amount `json:",omitzero"` // to one payee on one day (UTC)
 	PerDay            voucher.Amount `json:",omitzero"` // to anyone on one day (UTC)
 	Total             voucher.Amount `json:",omitzero"` // to anyone, for ever
@@ -73,6 +73,7 @@ func tighter(a, b voucher.Amount) voucher.Amount {
 // spent is what a policy is compared with: what was signed before.
 type spent struct {
 	day      int64          // since 1970, UTC
+	order    voucher.Amount // for the same order, on other lanes
 	provider voucher.Amount // to the provider in question on day
 	today    voucher.Amount // to anyone on day
 	ever     voucher.Amount
@@ -87,7 +88,7 @@ func (p Policy) check(s spent, amount, more voucher.Amount) error {
 		limit, would voucher.Amount
 		day          time.Time
 	}{
-		{RulePerDeal, p.PerDeal, amount, time.Time{}},
+		{RulePerDeal, p.PerDeal, s.order.Add(amount), time.Time{}},
 		{RulePerProviderPerDay, p.PerProviderPerDay, s.provider.Add(more), date},
 		{RulePerDay, p.PerDay, s.today.Add(more), date},
 		{RuleTotal, p.Total, s.ever.Add(more), time.Time{}},

@@ -88,7 +88,7 @@ func (d *days) pay(n int, more uint64) Rule {
 	if d.lane[n] == 0 {
 		d.lane[n] = laneIn(d.t, d.w, ch)
 	}
-	dry := d.w.Check(d.t.Context(), d.payee[n], voucher.Atto(more))
+	dry := d.w.Check(d.t.Context(), d.payee[n], voucher.Amount{}, voucher.Atto(more))
 	_, err := d.w.CreatePaymentVoucher(d.t.Context(), ch, voucher.Atto(d.paid[n]+more), d.lane[n])
 	var over, would *BudgetError
 	// Check is asked about a deal of its own, so not of what the lane had before.
@@ -173,4 +173,55 @@ func TestSetPolicy(t *testing.T) {
 	must(t, d.w.SetPolicy(t.Context(), Policy{}))
 	d.want(0, 5, "")
 	d.want(1, 1, RuleTotal)
+}
+
+// TestPerDealIsPerOrder: what one purchase may cost holds over all lanes that pay
+// for it, at whatever provider. Amounts are in attoFIL; the limit is 100.
+func TestPerDealIsPerOrder(t *testing.T) {
+	path := t.TempDir() + "/db"
+	d := newDays(t, path, Policy{PerDeal: voucher.Atto(100)})
+	type lane struct{ channel, number uint64 }
+	lanes := map[string]lane{}
+	for name, of := range map[string]struct{ provider, order uint64 }{
+		"a": {0, 1}, "b": {0, 1}, "c": {1, 1}, "other": {0, 2}, "alone": {0, 0}, "alone too": {1, 0},
+	} {
+		ch := channelTo(t, d.w, d.payee[of.provider])
+		lanes[name] = lane{of.provider, laneIn(t, d.w, ch)}
+		for _, order := range []uint64{of.order, of.order + 7} { // the first word counts
+			if of.order != 0 {
+				must(t, d.w.JoinOrder(t.Context(), ch, lanes[name].number, order))
+			}
+		}
+	}
+	for _, step := range []struct {
+		lane  string
+		total uint64 // to be signed
+		would uint64 // what the order would come to, if that is too much
+	}{
+		{"a", 60, 0}, {"b", 41, 101}, {"b", 40, 0}, {"a", 60, 0}, {"a", 61, 101}, {"c", 1, 101}, {"b", 41, 101},
+		{"other", 100, 0}, {"other", 101, 101}, {"alone", 100, 0}, {"alone", 102, 102}, {"alone too", 100, 0},
+	} {
+		d.open(path, Policy{PerDeal: voucher.Atto(100)}) // it is on disk
+		l := lanes[step.lane]
+		_, err := d.w.CreatePaymentVoucher(t.Context(), channelTo(t, d.w, d.payee[l.channel]), voucher.Atto(step.total), l.number)
+		over := (*BudgetError)(nil)
+		switch errors.As(err, &over); {
+		case over == nil && (err != nil || step.would != 0):
+			t.Errorf("%s %d: %v, want it to come to %d", step.lane, step.total, err, step.would)
+		case over != nil && (over.Rule != RulePerDeal || over.Would != voucher.Atto(step.would)):
+			t.Errorf("%s %d: %v, want it to come to %d", step.lane, step.total, over, step.would)
+		}
+	}
+	for spent, amount := range map[uint64]uint64{0: 100, 60: 40, 100: 0} {
+		if err := d.w.Check(t.Context(), d.payee[2], voucher.Atto(spent), voucher.Atto(amount)); err != nil {
+			t.Errorf("%d after %d: %v", amount, spent, err)
+		}
+		if err := d.w.Check(t.Context(), d.payee[2], voucher.Atto(spent), voucher.Atto(amount+1)); !errors.Is(err, ErrBudget) {
+			t.Errorf("%d after %d: %v", amount+1, spent, err)
+		}
+	}
+	foreign := channelTo(t, newWallet(t, open(t, path), keyOf(t, 9), Policy{}), d.payee[0])
+	if err := d.w.JoinOrder(t.Context(), foreign, 1, 1); !errors.Is(err, ErrUnknownLane) {
+		t.Errorf("a lane of another wallet: %v", err)
+	}
 }

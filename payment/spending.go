@@ -45,11 +45,14 @@ func (w *Wallet) Policy(ctx context.Context) (Policy, error) {
 }
 
 // Check returns the *BudgetError that would meet a deal for which amount is paid
-// to provider now, or nil. It reserves nothing.
-func (w *Wallet) Check(ctx context.Context, provider address.Address, amount voucher.Amount) error {
+// to provider now, after spent was paid by other deals of its order, or nil. It
+// reserves nothing.
+func (w *Wallet) Check(ctx context.Context, provider address.Address, spent, amount voucher.Amount) error {
 	return w.ledger.read(ctx, func(t *tx) error {
 		p, day := w.policy(t)
-		return p.check(t.spent(day, provider), amount, amount)
+		before := t.spent(day, provider)
+		before.order = spent
+		return p.check(before, amount, amount)
 	})
 }
 

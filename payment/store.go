@@ -76,10 +76,15 @@ func Migrate(ctx context.Context, db *sql.DB) error {
 		found, version := t.version()
 		if !found {
 			t.run(schema)
+			t.run(orderSchema)
 			t.exec(`INSERT INTO payment_schema VALUES (?)`, schemaVersion)
 			return nil
 		}
-		return checkVersion(version)
+		if err := checkVersion(version); err != nil {
+			return err
+		}
+		t.run(orderSchema)
+		return nil
 	})
 }
 

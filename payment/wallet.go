@@ -171,6 +171,9 @@ func (w *Wallet) pay(t *tx, channel address.Address, lane uint64, amount voucher
 	}
 	policy, day := w.policy(t)
 	before, more := t.spent(day, payee), amount.Sub(last.Amount)
+	if !policy.PerDeal.IsZero() {
+		before.order = t.restOfOrder(channel, lane)
+	}
 	if err := policy.check(before, amount, more); err != nil {
 		return nil, err
 	}

@@ -28,6 +28,11 @@ func (c *Client) openLane(ctx context.Context, rec *record, payTo address.Addres
 	if err != nil {
 		return fmt.Errorf("lane on %s: %w", channel, err)
 	}
+	if rules, ok := c.cfg.Node.(policy); ok {
+		if err := rules.JoinOrder(ctx, channel, lane, uint64(rec.order())); err != nil {
+			return err
+		}
+	}
 	rec.Channel, rec.Lane = channel.String(), lane
 	return nil
 }

@@ -22,10 +22,15 @@ type Estimate struct {
 	Refusal error         // why Retrieve would refuse: as it would return it; nil if it would not
 }
 
-// policy is what a RetrievalClientNode may have besides: a word on whether an
-// amount could be paid to a provider now. payment.Wallet has it.
+// policy is what a RetrievalClientNode may have besides, if it has rules of its
+// own. payment.Wallet has.
 type policy interface {
-	Check(ctx context.Context, provider address.Address, amount Amount) error
+	// Check says whether an amount could be paid to a provider now, after spent
+	// was paid by other deals of the same order.
+	Check(ctx context.Context, provider address.Address, spent, amount Amount) error
+	// JoinOrder says of which order a fresh lane is: rules for one purchase hold
+	// over all its lanes.
+	JoinOrder(ctx context.Context, channel address.Address, lane, order uint64) error
 }
 
 // Estimate looks at what Retrieve would do with r, and does nothing of it. The
@@ -99,7 +104,7 @@ func (c *Client) estimateNew(ctx context.Context, r Request, e Estimate) (Estima
 func (c *Client) permitted(ctx context.Context, q QueryResponse, expected Bytes, spent Amount) error {
 	rules, ok := c.cfg.Node.(policy)
 	if cost := q.Ask().Terms().Cost(expected); ok && !cost.IsZero() {
-		return rules.Check(ctx, q.PaymentAddress, cost)
+		return rules.Check(ctx, q.PaymentAddress, spent, cost)
 	}
 	return nil
 }
