@@ -246,6 +246,7 @@ func (p *Provider) revive(r record) (*providerDeal, error) {
 	d.deal = r.deal(proposal.Params.Terms(), p.cfg.Credit)
 	d.view.account = d.deal.Account
 	d.view.recalled = true
+	d.publishView()
 	return d, nil
 }
 

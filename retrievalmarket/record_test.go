@@ -242,3 +242,17 @@ func TestHistoryIsNotWalked(t *testing.T) {
 		}
 	}
 }
+
+// TestRevivedDealIsShown: a deal of an earlier run is shown as it is on record from
+// the start, also in the event that says that it goes on.
+func TestRevivedDealIsShown(t *testing.T) {
+	r := testRecord(t, 5)
+	d, err := (&Provider{}).revive(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := d.snapshot()
+	if s.ID != 5 || !s.PayloadCID.Defined() || s.Receiver != d.key.From || s.FundsReceived != r.Paid || s.TotalSent != Bytes(r.Moved) {
+		t.Errorf("shown as %+v", s)
+	}
+}
