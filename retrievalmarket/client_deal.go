@@ -64,7 +64,7 @@ type clientDeal struct {
 	payAll    bool      // it stands still and nothing more comes: pay for all that is held
 	parked    string    // why no payment can be made
 	unsealing bool      // the provider says so, and no block has come
-	busy      error     // the provider's word that it has no room, the last; nil if it has taken the deal since
+	busy      error     // why no channel comes about: the provider's last word that it has no room, or that it is not reachable; nil if one did since
 	doneSaid  bool      // the provider was told that nothing more is wanted
 	repeats   int       // how often the last payment was sent again at the end
 

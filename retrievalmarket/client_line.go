@@ -54,8 +54,14 @@ func (d *clientDeal) opened(n openedNote) {
 		d.refused(voucher.RefusedResume, "the channel ended: "+n.err.Error())
 	case n.err != nil:
 		d.c.log.Debug("open channel", "id", d.id, "err", n.err)
+		if errors.Is(n.err, ErrUnreachable) {
+			d.busy = ErrUnreachable
+		}
 		d.drop()
 	default:
+		if errors.Is(d.busy, ErrUnreachable) {
+			d.busy = nil
+		}
 		d.line.by, d.line.older = n.by, n.older
 		d.adopt(n.chid)
 	}
