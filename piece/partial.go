@@ -101,7 +101,7 @@ func openPartial(path string, root cid.Cid, lock *os.File, file partialFile) (*P
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
+		return nil, errNotRegular
 	}
 	p := &Partial{path: path, root: root, file: file, lock: lock, mark: &mark{path: path + ".mark", info: info}}
 	p.held = newBlockIndex(func(at int64) (frame, error) { return frameAt(file, at) })

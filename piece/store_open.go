@@ -26,7 +26,7 @@ func (s *Store) open(ctx context.Context, c candidate) (*piece, error) {
 	if c.sealed {
 		return s.openSealed(c)
 	}
-	f, err := os.Open(c.path)
+	f, err := openRegular(c.path)
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +37,21 @@ func (s *Store) open(ctx context.Context, c candidate) (*piece, error) {
 	return p, nil
 }
 
+// openRegular opens a file to read it. What is none is not opened: a named pipe
+// would be waited for until somebody writes.
+func openRegular(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: errNotRegular}
+	}
+	return os.Open(path)
+}
+
+var errNotRegular = errors.New("not a regular file")
+
 // openCAR opens the CAR in f, with the index that is there or a new one.
 func (s *Store) openCAR(ctx context.Context, c candidate, f *os.File) (*piece, error) {
 	info, err := f.Stat()
@@ -44,7 +59,7 @@ func (s *Store) openCAR(ctx context.Context, c candidate, f *os.File) (*piece, e
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
+		return nil, errNotRegular
 	}
 	h, err := readHeader(f, info.Size())
 	if err != nil {

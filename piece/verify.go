@@ -25,7 +25,7 @@ type VerifyResult struct {
 // ErrTruncated; a block that is missing, ErrIncomplete. The result holds what
 // was found until then. Memory is some 80 bytes per block.
 func VerifyCAR(ctx context.Context, path string) (VerifyResult, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return VerifyResult{}, err
 	}
