@@ -235,3 +235,42 @@ func TestPauseResume(t *testing.T) {
 	must(t, err)
 	settledExactly(t, s, b, size, defaultAsk)
 }
+
+// TestIdleDealsAreReaped: a deal whose client stays away ends at the provider, with
+// the reason, and at the client when it comes back; what is left is another deal. No
+// byte is paid for twice, and at most an interval is left unpaid.
+func TestIdleDealsAreReaped(t *testing.T) {
+	car, root, size := makeCAR(t, t.TempDir(), 16<<20, 64<<10)
+	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, func(c *market.ProviderConfig) { c.IdleTimeout = time.Second })
+	b := newBuyer(t, t.TempDir())
+	some := b.received(t, 3<<20)
+	ctx := within(t, time.Minute)
+	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
+	must(t, err)
+	<-some
+	must(t, b.PauseDeal(ctx, id))
+	reaped := s.waitFor(t, id, voucher.DealStatusCancelled)
+	if !strings.Contains(reaped.Message, "nothing moved and nothing was paid for") {
+		t.Errorf("ended because %q", reaped.Message)
+	}
+	_, err = b.ResumeDeal(ctx, id)
+	must(t, err)
+	last, err := b.Wait(ctx, id)
+	must(t, err)
+	first, err := b.RetrievalStatus(ctx, id)
+	must(t, err)
+	if first.Message == "" || first.Open() || last.ID == id {
+		t.Errorf("the deal that was reaped: %+v, the last: %d", first, last.ID)
+	}
+	deals, err := b.Deals(ctx, 10)
+	must(t, err)
+	var received voucher.Bytes
+	for _, d := range deals {
+		received += d.TotalReceived
+	}
+	whole, spent := defaultAsk.Terms().Cost(voucher.Bytes(size)), b.spent(t)
+	owed := defaultAsk.Terms().Cost(defaultAsk.PaymentInterval + 64<<10)
+	if uint64(received) != size || whole.Less(spent) || spent.Less(whole.Sub(owed)) {
+		t.Errorf("%d of %d bytes for %s of %s", received, size, spent, whole)
+	}
+}

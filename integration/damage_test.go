@@ -58,7 +58,8 @@ func TestTornDatabase(t *testing.T) {
 	defer func() { seller.kill() }()
 	client := b.startClient(0)
 	defer func() { client.kill() }()
-	for range crashes(t, 4) {
+	torn := 0
+	for ; torn < crashes(t, 4); torn++ {
 		select {
 		case <-client.done:
 		case <-time.After(time.Duration(300+rnd.IntN(500)) * time.Millisecond):
@@ -71,6 +72,7 @@ func TestTornDatabase(t *testing.T) {
 		b.tear("provider", 1+rnd.Int64N(9000))
 		seller, client = b.startSeller(0), b.startClient(0)
 	}
+	t.Logf("torn %d times before the end", torn)
 	b.untilFinished(client)
 	b.settle(seller)
 	b.verify()
