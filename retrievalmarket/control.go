@@ -183,6 +183,27 @@ func (c *Client) keepRoot(root cid.Cid) error {
 	return nil
 }
 
+// ErrOpenDeal means that a deal needs what is to be dropped.
+var ErrOpenDeal = errors.New("it has a deal that has not ended")
+
+// Drop runs drop, which is to remove what is held below root, while nothing of it
+// can be retrieved. It does not if a retrieval runs (ErrBusy) or a deal could go on
+// (ErrOpenDeal): what that received is paid, and would be bought again.
+func (c *Client) Drop(ctx context.Context, root cid.Cid, drop func() error) error {
+	if err := c.keepRoot(root); err != nil {
+		return err
+	}
+	defer c.release(root)
+	open, err := c.book.open(ctx, root.String())
+	if err != nil {
+		return err
+	}
+	if len(open) > 0 {
+		return fmt.Errorf("%s: %w: %d", root, ErrOpenDeal, open[0].ID)
+	}
+	return drop()
+}
+
 // OpenDeals returns the ids of the deals that have not ended, the last changed
 // first: those that run, and those that could go on.
 func (c *Client) OpenDeals(ctx context.Context) ([]DealID, error) {

@@ -20,6 +20,8 @@ import (
 //	GET  /v1/deals/{id}             one; ?peer=ID if there are several
 //	POST /v1/deals/{id}/{verb}      cancel, pause, resume, add-funds, set-budget
 //	GET  /v1/events                 server-sent events: what happens to deals
+//	GET  /v1/store                  what was received and is kept
+//	DELETE /v1/store/{cid}          remove it
 //	GET  /v1/ask     PUT /v1/ask    what is charged
 //	GET  /v1/budget  PUT /v1/budget what may be spent
 //	GET  /metrics                   for Prometheus
@@ -32,6 +34,8 @@ func (o *office) handler() http.Handler {
 	mux.HandleFunc("GET /v1/deals/{id}", answered(o.getDeal))
 	mux.HandleFunc("POST /v1/deals/{id}/{verb}", answered(o.postDeal))
 	mux.HandleFunc("GET /v1/events", o.getEvents)
+	mux.HandleFunc("GET /v1/store", answered(o.getStore))
+	mux.HandleFunc("DELETE /v1/store/{cid}", answered(o.deleteStore))
 	mux.HandleFunc("GET /v1/ask", answered(o.getAsk))
 	mux.HandleFunc("PUT /v1/ask", answered(o.putAsk))
 	mux.HandleFunc("GET /v1/budget", answered(o.getBudget))

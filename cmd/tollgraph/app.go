@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 	"golang.org/x/term"
@@ -30,9 +32,24 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	a := &app{args: args, out: stdout, err: stderr}
 	err := a.root().Run(ctx, args)
 	if err != nil {
-		fmt.Fprintf(stderr, "tollgraph: %v\n", err)
+		fmt.Fprintln(stderr, told(err))
 	}
 	return exitCode(err)
+}
+
+// told is err for people: a line per thing that went wrong, none of them twice,
+// and indented the command that goes on.
+func told(err error) string {
+	var lines []string
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		switch {
+		case strings.HasPrefix(line, "  "):
+			lines = append(lines, line)
+		case !slices.ContainsFunc(lines, func(said string) bool { return strings.Contains(said, line) }):
+			lines = append(lines, "tollgraph: "+line)
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // root is the tree of commands.
@@ -53,7 +70,7 @@ func (a *app) root() *cli.Command {
 		},
 		Commands: []*cli.Command{
 			a.demoCommand(), a.serveCommand(), a.daemonCommand(), a.queryCommand(), a.quoteCommand(), a.fetchCommand(),
-			a.dealsCommand(), a.askCommand(), a.budgetCommand(), a.walletCommand(), a.channelCommand(), a.creditCommand(), a.carCommand(), a.benchCommand(),
+			a.dealsCommand(), a.storeCommand(), a.askCommand(), a.budgetCommand(), a.walletCommand(), a.channelCommand(), a.creditCommand(), a.carCommand(), a.benchCommand(),
 		},
 		Action: a.top,
 	}

@@ -97,9 +97,14 @@ type countedPartial struct {
 	once          sync.Once
 }
 
+// Close closes the CAR. One into which nothing ever came is removed: a CID that
+// nobody has leaves nothing behind.
 func (p *countedPartial) Close() error {
 	p.once.Do(func() {
 		p.owner.add(p.Root(), arrival{blocks: p.Blocks() - p.blocks, bytes: p.Written() - p.bytes})
 	})
+	if p.Blocks() == 0 && p.Discard() == nil {
+		return nil
+	}
 	return p.Partial.Close()
 }

@@ -153,6 +153,9 @@ func (o *office) writeOne(ctx context.Context, id market.DealID) error {
 		return err
 	}
 	last, err := o.buyer.LatestDeal(ctx, id)
+	if errors.Is(err, market.ErrNoDeal) { // it was pruned: nobody went on with it for that long
+		return o.shelf.drop(ctx, id)
+	}
 	if err != nil {
 		return err
 	}
