@@ -20,7 +20,7 @@ import (
 const maxDirectoryDepth = 512
 
 // ErrUnsafeLink says that a symlink in a DAG points out of what is extracted.
-var ErrUnsafeLink = errors.New("symlink leads out of the output; allow any symlinks to extract it")
+var ErrUnsafeLink = errors.New("symlink leads out of the output")
 
 // ExportOptions say how Extract writes.
 type ExportOptions struct {

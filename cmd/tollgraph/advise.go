@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+
 	"github.com/tollgraph/tollgraph/payment"
+	"github.com/tollgraph/tollgraph/piece"
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -44,10 +48,37 @@ func adviseRefusal(err error) error {
 	return err
 }
 
-// adviseUnreachable brings libp2p's list of what it tried into one line.
+// adviseUnreachable brings what libp2p tried into one line.
 func adviseUnreachable(err error) error {
-	tried := strings.Join(strings.Fields(err.Error()), " ")
-	return &exitError{exitFailed, fmt.Errorf("%s; check --provider, and that tollgraph serve runs there", tried)}
+	other := sec.ErrPeerIDMismatch{}
+	if errors.As(err, &other) {
+		return &exitError{exitFailed, fmt.Errorf("%w: the node at that address is %s: check the end of --provider", market.ErrUnreachable, other.Actual)}
+	}
+	why := strings.Join(strings.Fields(err.Error()), " ")
+	if dial := (*swarm.DialError)(nil); errors.As(err, &dial) && len(dial.DialErrors) > 0 {
+		var tried []string
+		for _, d := range dial.DialErrors {
+			tried = append(tried, fmt.Sprintf("%s: %v", d.Address, d.Cause))
+		}
+		why = fmt.Sprintf("%v: %s at %s", market.ErrUnreachable, dial.Peer, strings.Join(tried, ", "))
+	}
+	return &exitError{exitFailed, fmt.Errorf("%s; check --provider, and that tollgraph serve runs there", why)}
+}
+
+// adviseOutput says of what was bought, and could not be written out, what the
+// user can do.
+func adviseOutput(err error) error {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, errTimeout):
+		return fmt.Errorf("everything is here and paid, but not written out: %w", err)
+	case errors.Is(err, piece.ErrNoEntry):
+		return fmt.Errorf("%w; what shows that is here and paid, and nothing else was bought", err)
+	case errors.Is(err, piece.ErrUnsafeLink):
+		err = fmt.Errorf("%w: allow --any-symlinks, or write a --car", err)
+	case errors.Is(err, piece.ErrOutputExists):
+		err = fmt.Errorf("%w: choose another with -o, or allow --overwrite", err)
+	}
+	return fmt.Errorf("everything is here and paid, but not written out: %w; fetched again it costs nothing", err)
 }
 
 // adviseParked says how much is missing. If the budget is not what is short,

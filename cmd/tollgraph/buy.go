@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
@@ -69,7 +68,7 @@ func (a *app) writeOut(ctx context.Context, b *buyer, p purchase, state market.C
 	}
 	count, err := p.output.write(ctx, b.blocks.path(p.root), p.selection, a.out)
 	if err != nil {
-		return receipt{}, fmt.Errorf("everything is here and paid, but not written out: %w", cause(ctx, err))
+		return receipt{}, adviseOutput(cause(ctx, err))
 	}
 	if uint64(state.TotalReceived) == count.Bytes {
 		arrived.blocks = count.Blocks // also those that came in an earlier run, and empty ones

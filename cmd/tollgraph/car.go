@@ -32,6 +32,9 @@ func (a *app) carCommand() *cli.Command {
 	}
 }
 
+// maxChunk is the longest piece of a file that other nodes take.
+const maxChunk = 2 << 20
+
 // created is the result of car create as JSON.
 type created struct {
 	Root      string `json:"root"`
@@ -58,14 +61,23 @@ func (a *app) createCAR(ctx context.Context, cmd *cli.Command) error {
 		}
 		out = filepath.Base(whole) + ".car"
 	}
+	if chunk == 0 || chunk > maxChunk {
+		return usagef("--chunk-size %q: give 1 to 2MiB", r.String("chunk-size"))
+	}
+	if err := checkFolder(out); err != nil {
+		return err
+	}
 	got, err := piece.Create(ctx, out, paths, piece.CreateOptions{ChunkSize: int64(min(chunk, 1<<62)), Wrap: r.Bool("wrap"), Overwrite: r.Bool("overwrite")})
+	if errors.Is(err, piece.ErrOutputExists) {
+		err = fmt.Errorf("%w: choose another with -o, or allow --overwrite", err)
+	}
 	if err != nil {
 		return err
 	}
 	if r.Bool("json") {
 		return a.printJSON(created{got.Root.String(), out, got.Blocks, got.Bytes, got.FileBytes})
 	}
-	a.sayf("%s: %d blocks, %s, of %s in files", out, got.Blocks, voucher.Bytes(got.Bytes).IEC(), voucher.Bytes(got.FileBytes).IEC())
+	a.sayf("%s: %s, %s, of %s in files", out, count(got.Blocks, "block"), voucher.Bytes(got.Bytes).IEC(), voucher.Bytes(got.FileBytes).IEC())
 	_, err = fmt.Fprintln(a.out, got.Root)
 	return err
 }

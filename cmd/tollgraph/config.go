@@ -22,6 +22,8 @@ func configure(cmd *cli.Command, table string) error {
 	var file map[string]map[string]any
 	if _, err := toml.DecodeFile(path, &file); errors.Is(err, fs.ErrNotExist) {
 		return nil
+	} else if unread := (*fs.PathError)(nil); errors.As(err, &unread) {
+		return fmt.Errorf("repo: %w", err)
 	} else if err != nil {
 		return usagef("%s: %w", path, err)
 	}

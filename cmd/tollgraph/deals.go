@@ -66,7 +66,10 @@ func (a *app) listDeals(ctx context.Context, cmd *cli.Command) error {
 	if cmd.Args().Present() {
 		return usagef("deals list takes no arguments; to see one deal: tollgraph deals show %s", cmd.Args().First())
 	}
-	limit := min(max(cmd.Int("limit"), 0), maxListed)
+	if cmd.Int("limit") < 0 {
+		return usagef("--limit %d: give a number of deals, at most %d", cmd.Int("limit"), maxListed)
+	}
+	limit := min(cmd.Int("limit"), maxListed)
 	deals, err := lookDeals(ctx, cmd.String("repo"), limit)
 	if err != nil {
 		return err

@@ -20,7 +20,8 @@ func TestErrors(t *testing.T) {
 	if err := os.WriteFile(s.path("taken"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	unreachable := "/ip4/127.0.0.1/tcp/1" + p.addr[strings.Index(p.addr, "/p2p/"):]
+	where, name, _ := strings.Cut(p.addr, "/p2p/")
+	unreachable, stranger := "/ip4/127.0.0.1/tcp/1/p2p/"+name, where+"/p2p/12D3KooWGC4oVLWz5Zr8y1dP2q2nyDDrVJfcmoVXfDHhyzVZJ8mE"
 	buy := func(more ...string) []string {
 		return append([]string{"fetch", "--repo", "client", "--provider", p.addr, "--budget", "1FIL", "-o", "out"}, more...)
 	}
@@ -52,7 +53,17 @@ func TestErrors(t *testing.T) {
 		{"nothing to serve", []string{"serve", "--repo", "other"}, exitUsage, []string{"car create"}},
 		{"no CAR", []string{"serve", "--repo", "other", "taken"}, exitFailed, []string{"taken", "nothing to serve"}},
 		{"two writers of standard output", buy("--json", "-o", "-", root), exitUsage, []string{"--json"}},
-		{"CAR exists", []string{"car", "create", "-o", "goods.car", "tree"}, exitFailed, []string{"exists"}},
+		{"no folder for the output", buy("-o", "nowhere/out", root), exitFailed, []string{"there is no folder nowhere", "-o", "nothing was fetched or paid"}},
+		{"output below a file", buy("-o", "taken/out", root), exitFailed, []string{"taken", "-o", "nothing was fetched or paid"}},
+		{"provider without its name", []string{"query", "--provider", "/ip4/127.0.0.1/tcp/1", root}, exitUsage, []string{"--provider", "/p2p/ID"}},
+		{"another node there", []string{"fetch", "--repo", "client", "--provider", stranger, "--budget", "1FIL", "-o", "out", root}, exitFailed, []string{"the node at that address is " + name, "--provider"}},
+		{"cut CID", buy(root[:40]), exitUsage, []string{root[:40], "copy it whole"}},
+		{"listen address", []string{"serve", "--repo", "other", "--listen", "x", "goods.car"}, exitUsage, []string{"--listen", "/ip4/0.0.0.0/tcp/4100"}},
+		{"repo below a file", []string{"fetch", "--repo", "taken/repo", "--provider", p.addr, "-o", "out", root}, exitFailed, []string{"repo", "taken/repo"}},
+		{"long chunks", []string{"car", "create", "-o", "new.car", "--chunk-size", "3MiB", "tree"}, exitUsage, []string{"--chunk-size", "2MiB"}},
+		{"no folder for a CAR", []string{"car", "create", "-o", "nowhere/new.car", "tree"}, exitFailed, []string{"there is no folder nowhere", "-o"}},
+		{"limit of deals", []string{"deals", "list", "--limit", "-1"}, exitUsage, []string{"--limit"}},
+		{"CAR exists", []string{"car", "create", "-o", "goods.car", "tree"}, exitFailed, []string{"exists", "-o", "--overwrite"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &shell{t, s.dir}
@@ -67,6 +78,9 @@ func TestErrors(t *testing.T) {
 			}
 			if got.out != "" {
 				t.Errorf("standard output %q", got.out)
+			}
+			if lines := strings.Count(got.err, "\n"); lines != 1 && c.name != "no CAR" || !strings.Contains(got.err, "tollgraph: ") {
+				t.Errorf("%d lines: %s", lines, got.err)
 			}
 		})
 	}

@@ -23,6 +23,7 @@ func (a *app) fetchCommand() *cli.Command {
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write to `PATH`, or to standard output with -; default: the path's last name, or the CID"},
 			&cli.BoolFlag{Name: "car", Usage: "write a CAR of the blocks instead of files"},
 			&cli.BoolFlag{Name: "overwrite", Usage: "replace the output if it exists"},
+			&cli.BoolFlag{Name: "any-symlinks", Usage: "make symlinks also where they lead out of the output"},
 			text("max-price", "", "pay at most this many `FIL` per GiB, such as 0.02FIL"),
 			text("budget", "0", "spend at most this many `FIL` in all; without it only what is free is fetched"),
 			text("max-at-risk", "", "pay at most `SIZE` ahead of what is verified; 0 pays strictly after receipt; default: 32MiB, or a hundredth of what the budget buys if that is less"),
@@ -94,6 +95,7 @@ func fetchFlags(cmd *cli.Command) (fetchConfig, error) {
 		return c, r.err
 	}
 	c.output = outputFor(c.selection, r.String("output"), r.Bool("car"), r.Bool("overwrite"))
+	c.output.anyLinks = r.Bool("any-symlinks")
 	if r.Bool("json") && c.output.path == "-" {
 		return c, usagef("-o - and --json both want standard output: give one of them")
 	}

@@ -24,7 +24,7 @@ func orderFlags(cmd *cli.Command, cfg fetchConfig) order {
 	return order{
 		CID: cfg.target.String(), Provider: cmd.String("provider"),
 		EntityBytes: cmd.String("entity-bytes"), DagScope: cmd.String("dag-scope"), Selector: cmd.String("selector"),
-		CAR: cfg.output.car, Overwrite: cfg.output.overwrite,
+		CAR: cfg.output.car, Overwrite: cfg.output.overwrite, AnySymlinks: cfg.output.anyLinks,
 		MaxPrice: cmd.String("max-price"), Budget: cmd.String("budget"), MaxAtRisk: cmd.String("max-at-risk"),
 	}
 }

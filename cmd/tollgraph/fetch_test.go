@@ -220,3 +220,57 @@ func (s *shell) paidOnce(got receipt, p *serving, root string) {
 		}
 	}
 }
+
+// TestSymlinkOut: a symlink that leads out of the output is not made unless the
+// user allows it; what was bought is not bought again for that.
+func TestSymlinkOut(t *testing.T) {
+	s := newShell(t)
+	s.tree("tree", 1<<10)
+	if err := os.Symlink("/elsewhere", s.path("tree/link")); err != nil {
+		t.Skip(err)
+	}
+	p, root := s.sell("tree")
+	fetch := []string{"fetch", "--repo", "client", "--provider", p.addr, "--budget", "1FIL", "-o", "out", root}
+	r := s.run(fetch...)
+	if r.code != exitFailed || strings.Count(r.err, "\n") != 1 || !strings.Contains(r.err, "/link") || !strings.Contains(r.err, "--any-symlinks") {
+		t.Errorf("exit code %d: %s", r.code, r.err)
+	}
+	got := s.fetch("client", p, root, "-o", "out", "--any-symlinks")
+	if to, err := os.Readlink(s.path("out/link")); err != nil || to != "/elsewhere" || got.Paid != "0" {
+		t.Errorf("%q, %v; receipt %+v", to, err, got)
+	}
+}
+
+// TestProviderDies: a fetch whose provider dies for good ends when its patience
+// does, says why, and goes on once the provider is back.
+func TestProviderDies(t *testing.T) {
+	s := newShell(t)
+	s.tree("tree", 8<<20)
+	p, root := s.sell("tree")
+	args := []string{"fetch", "--repo", "client", "--budget", "1FIL", "--max-at-risk", "0", "--patience", "5s", "-o", "out", root}
+	addr := s.relay(p, 4<<20, func() { p.stop(os.Kill) })
+	r := s.run(append(args, "--provider", addr)...)
+	if r.code != exitIncomplete || !strings.Contains(r.err, "no progress") || !strings.Contains(r.err, "not reachable") || !strings.Contains(r.err, "to go on:\n  ") {
+		t.Errorf("exit code %d: %s", r.code, r.err)
+	}
+	again := s.serve("provider", "--price", "0.01FIL", "--credit", "1FIL", "goods.car")
+	got := s.fetch("client", again, "--max-at-risk", "0", "-o", "out", root)
+	s.same("tree", "out")
+	s.paidOnce(got, again, root)
+}
+
+// TestTwoProviders: what one provider sold of a tree is not bought again from
+// another.
+func TestTwoProviders(t *testing.T) {
+	s := newShell(t)
+	s.tree("tree", 8<<20)
+	one, root := s.sell("tree")
+	two := s.serve("second", "--price", "0.01FIL", "--credit", "1FIL", "goods.car")
+	first := s.fetch("client", one, root+"/notes", "-o", "notes")
+	rest := s.fetch("client", two, root, "-o", "out")
+	s.same("tree", "out")
+	whole := decode[answer](t, s.must("quote", "--json", "--provider", two.addr, root))
+	if first.Bytes == 0 || first.Bytes+rest.Bytes != *whole.Bytes || first.Provider == rest.Provider {
+		t.Errorf("%d bytes and %d, of %d", first.Bytes, rest.Bytes, *whole.Bytes)
+	}
+}

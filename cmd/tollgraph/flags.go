@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/filecoin-project/go-address"
@@ -80,10 +81,18 @@ func (r *reader) provider() market.RetrievalPeer {
 	}
 	info, err := peer.AddrInfoFromString(s)
 	if err != nil {
-		r.fail("provider", err)
+		r.fail("provider", fmt.Errorf("%w: give it whole, with /p2p/ID at its end, as serve prints it", err))
 		return market.RetrievalPeer{}
 	}
 	return market.RetrievalPeer{AddrInfo: *info, Address: address.Undef}
+}
+
+// count is so many things for people.
+func count[N int | uint64](n N, one string) string {
+	if n != 1 {
+		one += "s"
+	}
+	return fmt.Sprintf("%d %s", n, one)
 }
 
 // target is what a user names: a root and what to take from it.
@@ -120,7 +129,7 @@ func parseTarget(s string) (target, error) {
 	first, path, _ := strings.Cut(rest, "/")
 	root, err := cid.Decode(first)
 	if err != nil {
-		return target{}, usagef("%q is not a CID or CID/path: %w", s, err)
+		return target{}, usagef("%q is not a CID or CID/path: %w; copy it whole, as serve and car create print it", s, err)
 	}
 	return target{root, strings.Trim(path, "/")}, nil
 }

@@ -24,6 +24,7 @@ type order struct {
 	CAR         bool   `json:"car,omitempty"`
 	Flat        bool   `json:"flat,omitempty"` // the output is one file: what is no file is an error
 	Overwrite   bool   `json:"overwrite,omitempty"`
+	AnySymlinks bool   `json:"any_symlinks,omitempty"`
 	MaxPrice    string `json:"max_price,omitempty"` // per GiB
 	Budget      string `json:"budget,omitempty"`
 	MaxAtRisk   string `json:"max_at_risk,omitempty"`
@@ -94,7 +95,7 @@ func (o order) purchase() (p purchase, err error) {
 		return p, usagef("output %q: give an absolute path", o.Output)
 	}
 	p.output = outputFor(p.selection, o.Output, o.CAR, o.Overwrite)
-	p.output.flat = o.Flat
+	p.output.flat, p.output.anyLinks = o.Flat, o.AnySymlinks
 	return p, nil
 }
 

@@ -22,6 +22,7 @@ type output struct {
 	car       bool
 	flat      bool // what is no file is an error, as it is on standard output
 	overwrite bool
+	anyLinks  bool // symlinks are made wherever they lead
 }
 
 // outputFor decides on the output of s. What is not made of whole files can
@@ -42,10 +43,16 @@ func outputFor(s selection, to string, car, overwrite bool) output {
 	return output{path: to, car: car, overwrite: overwrite}
 }
 
-// check returns piece.ErrOutputExists if there is something at the path that
-// may not be replaced.
+// check returns an error if nothing can be made at the path: piece.ErrOutputExists
+// if there is something that may not be replaced.
 func (o output) check() error {
-	if o.path == "-" || o.overwrite {
+	if o.path == "-" {
+		return nil
+	}
+	if err := checkFolder(o.path); err != nil {
+		return fmt.Errorf("%w; nothing was fetched or paid", err)
+	}
+	if o.overwrite {
 		return nil
 	}
 	_, err := os.Lstat(o.path)
@@ -54,6 +61,19 @@ func (o output) check() error {
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	return err
+}
+
+// checkFolder returns an error if there is no folder in which to make path.
+func checkFolder(path string) error {
+	dir := filepath.Dir(path)
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: there is no folder %s: make it, or choose another output with -o", path, dir)
+	case err == nil && !info.IsDir():
+		return fmt.Errorf("%s: %s is no folder: choose another output with -o", path, dir)
 	}
 	return err
 }
@@ -81,7 +101,7 @@ func (o output) export(ctx context.Context, ls ipld.LinkSystem, s selection, std
 		return o.stream(ctx, ls, s, stdout)
 	}
 	if !o.car && !o.flat && s.span == nil {
-		_, err := piece.Extract(ctx, ls, s.root, s.path, o.path, piece.ExportOptions{Overwrite: o.overwrite})
+		_, err := piece.Extract(ctx, ls, s.root, s.path, o.path, piece.ExportOptions{Overwrite: o.overwrite, AnySymlinks: o.anyLinks})
 		return incomplete(err)
 	}
 	return publish(o.path, o.overwrite, func(w io.Writer) error { return o.stream(ctx, ls, s, w) })

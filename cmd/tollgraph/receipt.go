@@ -54,11 +54,11 @@ func (r receipt) String() string {
 		return fmt.Sprintf("%s is in %s\n  everything was here already: nothing fetched, nothing paid", what, r.Output)
 	}
 	return fmt.Sprintf("%s is in %s\n"+
-		"  received  %s in %d blocks, every one verified (%d bytes)\n"+
-		"  paid      %s in %d payments, at %s\n"+
-		"  took      %.2f s, %.1f MiB/s, first byte after %.3f s, %d stalls\n"+
+		"  received  %s in %s, every one verified (%d bytes)\n"+
+		"  paid      %s in %s, at %s\n"+
+		"  took      %.2f s, %.1f MiB/s, first byte after %.3f s, %s\n"+
 		"  deal      %s with %s",
-		what, r.Output, voucher.Bytes(r.Bytes).IEC(), r.Blocks, r.Bytes,
-		r.state.FundsSpent.FIL(), r.Payments, priceText(r.state.Params.PricePerByte),
-		r.Seconds, r.Rate, r.TTFB, r.Stalls, r.Deal, r.Provider)
+		what, r.Output, voucher.Bytes(r.Bytes).IEC(), count(r.Blocks, "block"), r.Bytes,
+		r.state.FundsSpent.FIL(), count(r.Payments, "payment"), priceText(r.state.Params.PricePerByte),
+		r.Seconds, r.Rate, r.TTFB, count(r.Stalls, "stall"), r.Deal, r.Provider)
 }

@@ -36,7 +36,7 @@ type repo struct {
 var errRepoLocked = errors.New("repo is in use by another tollgraph process: wait for it or stop it, or name another repo with --repo")
 
 // openRepo makes or opens the repo at dir for a node.
-func openRepo(ctx context.Context, dir string) (_ *repo, err error) {
+func openRepo(ctx context.Context, dir string) (opened *repo, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("repo: %w", err)
 	}
@@ -47,6 +47,7 @@ func openRepo(ctx context.Context, dir string) (_ *repo, err error) {
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Close())
+			opened = nil
 		}
 	}()
 	if r.key, err = payment.LoadOrCreateKey(r.path("wallet.key")); err != nil {
@@ -82,8 +83,10 @@ func openDatabase(ctx context.Context, dir string) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(payment.Migrate(ctx, db), migrateSettings(ctx, db), migrateShelf(ctx, db)); err != nil {
-		return nil, errors.Join(err, db.Close())
+	for _, migrate := range []func(context.Context, *sql.DB) error{payment.Migrate, migrateSettings, migrateShelf} {
+		if err := migrate(ctx, db); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), db.Close())
+		}
 	}
 	return db, nil
 }

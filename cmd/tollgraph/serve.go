@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/multiformats/go-multiaddr"
 	"github.com/urfave/cli/v3"
 
 	"github.com/tollgraph/tollgraph/transport"
@@ -90,6 +91,11 @@ func shopConfig(cmd *cli.Command) (serveConfig, error) {
 		return c, r.err
 	case errors.Is(c.ask.Validate(), voucher.ErrNoInterval):
 		return c, usagef("--payment-interval 0 with a price: give an interval above zero, such as 1MiB, or --price 0")
+	}
+	for _, addr := range c.listen {
+		if _, err := multiaddr.NewMultiaddr(addr); err != nil {
+			return c, usagef("--listen %q: %w: give an address such as /ip4/0.0.0.0/tcp/4100", addr, err)
+		}
 	}
 	return c, errors.Join(checkEgress("egress", c.egress.Total), checkEgress("egress-per-peer", c.egress.PerPeer))
 }

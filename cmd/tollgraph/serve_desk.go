@@ -93,7 +93,7 @@ func (d *serveDesk) ready(s *seller) {
 		e.Blocks += p.Blocks
 		e.Bytes += p.PayloadSize
 	}
-	d.note(e, "serving %d pieces, %d blocks, %s, at %s", e.Pieces, e.Blocks, voucher.Bytes(e.Bytes).IEC(), priceText(ask.PricePerByte))
+	d.note(e, "serving %s, %s, %s, at %s", count(e.Pieces, "piece"), count(e.Blocks, "block"), voucher.Bytes(e.Bytes).IEC(), priceText(ask.PricePerByte))
 	if !d.json && !ask.Terms().Free() && s.till.DefaultCredit().IsZero() {
 		d.sayf("no payer has credit (--credit is 0): nobody can buy before a credit line is opened")
 	}

@@ -194,3 +194,33 @@ func TestVersion(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// TestTold: an error is a line, what is said twice is said once.
+func TestTold(t *testing.T) {
+	a, b := errors.New("write x: no space"), errors.New("pack y: write x: no space")
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{a, "tollgraph: write x: no space"},
+		{errors.Join(b, a, a), "tollgraph: pack y: write x: no space"},
+		{errors.Join(a, b), "tollgraph: write x: no space\ntollgraph: pack y: write x: no space"},
+		{fmt.Errorf("incomplete; to go on:\n  %s", "write x"), "tollgraph: incomplete; to go on:\n  write x"},
+	} {
+		if got := told(c.err); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
+
+// TestFailedRepoClosesOnce: a repo that cannot be opened says why, and no more.
+func TestFailedRepoClosesOnce(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "tollgraph.db"), []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := startNode(t.Context(), dir, nil)
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), dir) {
+		t.Errorf("got %v", err)
+	}
+}
