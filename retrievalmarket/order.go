@@ -141,6 +141,7 @@ func (c *Client) endOrder(ctx context.Context, root cid.Cid, order DealID, done 
 		if err := c.book.put(ctx, root.String(), &r); err != nil {
 			return err
 		}
+		c.noMore(DealID(r.ID))
 	}
 	return nil
 }
@@ -163,6 +164,17 @@ func (c *Client) supersede(ctx context.Context, whole cid.Cid) error {
 		if err := c.book.put(ctx, whole.String(), &rec); err != nil {
 			return err
 		}
+		c.noMore(DealID(rec.ID))
 	}
 	return nil
+}
+
+// noMore takes back that another deal is to follow one that ended in this process.
+func (c *Client) noMore(id DealID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s, known := c.ended[id]; known {
+		s.More = false
+		c.ended[id] = s
+	}
 }

@@ -227,10 +227,26 @@ func (d *providerDeal) bindLane(ctx context.Context, channel address.Address, la
 		return err
 	}
 	if owner != d.rec.Instance {
+		over, err := d.p.book.over(ctx, owner)
+		if err != nil {
+			return err
+		}
+		if over {
+			return d.comesTooLate()
+		}
 		return fmt.Errorf("%w: lane %d of %s pays for another deal", voucher.RefusedPayment, lane, channel)
 	}
 	d.rec.Channel, d.rec.Lane = channel.String(), lane
 	return nil
+}
+
+// comesTooLate ends a deal that its client takes for one that has ended here, as one
+// that was idle for too long. Its lane belongs to that one. It may buy the rest in
+// a new deal.
+func (d *providerDeal) comesTooLate() error {
+	const why = "the deal has ended, as it was idle for too long: make a new deal"
+	d.fail(voucher.DealStatusRejected, voucher.RefusedResume.Message(why))
+	return fmt.Errorf("%w: %s", voucher.RefusedResume, why)
 }
 
 // paymentRefusal keeps a refusal that the payment room names, such as

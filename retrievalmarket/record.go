@@ -212,6 +212,18 @@ func readProvider(ctx context.Context, db *sql.DB, query string, args ...any) ([
 	return all, rows.Err()
 }
 
+// over reports whether a deal has ended; one that is pruned has.
+func (b providerBook) over(ctx context.Context, instance int64) (final bool, err error) {
+	err = b.db.QueryRowContext(ctx, `SELECT final FROM provider_deals WHERE instance = ?`, instance).Scan(&final)
+	if errors.Is(err, sql.ErrNoRows) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read deal %d: %w", instance, err)
+	}
+	return final, nil
+}
+
 // bindLane makes a lane pay for one deal and no other. It returns the deal that
 // the lane belongs to, which is instance if all is well.
 func (b providerBook) bindLane(ctx context.Context, channel address.Address, lane uint64, instance int64) (owner int64, err error) {

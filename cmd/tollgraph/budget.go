@@ -31,7 +31,7 @@ func (a *app) budgetCommand() *cli.Command {
 		Commands: []*cli.Command{
 			{Name: "show", Usage: "show the limits", Action: a.showBudget},
 			{Name: "set", Usage: "change the limits that are named; 0 is no limit", Action: a.setBudget, Flags: []cli.Flag{
-				&cli.StringFlag{Name: "per-deal", Usage: "`FIL` for one deal"},
+				&cli.StringFlag{Name: "per-deal", Usage: "`FIL` for one purchase, over all deals that it takes"},
 				&cli.StringFlag{Name: "per-provider-day", Usage: "`FIL` to one provider on one day (UTC)"},
 				&cli.StringFlag{Name: "per-day", Usage: "`FIL` to anyone on one day (UTC)"},
 				&cli.StringFlag{Name: "total", Usage: "`FIL` to anyone, for ever"},
