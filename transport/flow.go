@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/ipfs/go-graphsync"
@@ -12,21 +13,33 @@ import (
 // its own, but they are awaited by the goroutine that serves all peers as soon as
 // anything but a block is sent to a peer that has reached them. With these below
 // those that never happens.
+//
+// Whoever waits is served in the order of coming, so that the requests of one
+// peer take turns, block by block: whichever is on the processor when there is
+// room would otherwise take it again and again.
 type flow struct {
 	window, most uint64
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
-	total  uint64        // queued for all peers
-	wake   chan struct{} // closed and replaced when total falls; nil if nobody waits for that
+	total  uint64      // queued for all peers
+	short  []*peerFlow // those whose first waiter waits for total to fall, in turn
 	peers  map[peer.ID]*peerFlow
 	queued map[graphsync.RequestID]uint64 // by request, the part of its peer's sum
 }
 
-// peerFlow is what is queued for one peer.
+// peerFlow is what is queued for one peer, and what waits to be.
 type peerFlow struct {
-	sum  uint64
-	wake chan struct{} // closed and replaced when sum falls; nil if nobody waits
+	sum   uint64
+	line  []*waiter
+	short bool // in flow.short
+}
+
+// waiter is a block that waits for its turn.
+type waiter struct {
+	s    *served
+	n    uint64
+	pass chan struct{} // closed when it may go
 }
 
 func newFlow(window, most uint64) *flow {
@@ -38,57 +51,99 @@ func newFlow(window, most uint64) *flow {
 // block passes whatever its size. It returns at once when the request has ended
 // or failed.
 func (f *flow) queue(s *served, n uint64) {
-	for {
-		peers, all, ok := f.tryQueue(s, n)
-		if ok {
-			return
-		}
-		select { // one of the two is nil
-		case <-peers:
-		case <-all:
-		case <-s.done:
-		}
+	w := f.enter(s, n)
+	if w == nil {
+		return
+	}
+	select {
+	case <-w.pass:
+	case <-s.done:
+		f.leave(w)
 	}
 }
 
-// tryQueue counts n bytes unless it is to be waited: for less to be queued for
-// the peer, or for all.
-func (f *flow) tryQueue(s *served, n uint64) (peers, all <-chan struct{}, ok bool) {
+// enter counts n bytes, or returns who waits for that.
+func (f *flow) enter(s *served, n uint64) *waiter {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed || s.over() {
-		return nil, nil, true // what a request that has ended sends is not reported back
+		return nil // what a request that has ended sends is not reported back
 	}
 	pf := f.peers[s.peer]
 	if pf == nil {
 		pf = &peerFlow{}
 		f.peers[s.peer] = pf
 	}
-	switch {
-	case pf.sum != 0 && pf.sum+n > f.window:
-		return waitOn(&pf.wake), nil, false
-	case pf.sum != 0 && f.total+n > f.most:
-		return nil, waitOn(&f.wake), false
+	if len(pf.line) == 0 && f.fits(pf, n) {
+		f.count(pf, s, n)
+		return nil
 	}
+	w := &waiter{s: s, n: n, pass: make(chan struct{})}
+	pf.line = append(pf.line, w)
+	f.serve(pf)
+	return w
+}
+
+// leave gives up a turn.
+func (f *flow) leave(w *waiter) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	pf := f.peers[w.s.peer]
+	if pf == nil {
+		return
+	}
+	if i := slices.Index(pf.line, w); i >= 0 {
+		pf.line = slices.Delete(pf.line, i, i+1)
+		f.serve(pf)
+	}
+}
+
+// fits reports whether n more bytes may be queued for pf. mu is held, as for all
+// that follow.
+func (f *flow) fits(pf *peerFlow, n uint64) bool {
+	return pf.sum == 0 || pf.sum+n <= f.window && f.total+n <= f.most
+}
+
+func (f *flow) count(pf *peerFlow, s *served, n uint64) {
 	pf.sum += n
 	f.total += n
 	f.queued[s.id] += n
-	return nil, nil, true
 }
 
-// waitOn returns *wake, made if need be.
-func waitOn(wake *chan struct{}) <-chan struct{} {
-	if *wake == nil {
-		*wake = make(chan struct{})
+// serve lets those pass whose turn it is, and reports whether the next waits for
+// the total to fall.
+func (f *flow) serve(pf *peerFlow) (short bool) {
+	for len(pf.line) > 0 {
+		w := pf.line[0]
+		if !f.fits(pf, w.n) {
+			if short = pf.sum+w.n <= f.window; short && !pf.short {
+				pf.short = true
+				f.short = append(f.short, pf)
+			}
+			return short
+		}
+		f.count(pf, w.s, w.n)
+		pf.line = pf.line[1:]
+		close(w.pass)
 	}
-	return *wake
+	pf.line = nil // what was passed is not kept in memory
+	return false
 }
 
-// signal wakes those that wait on *wake.
-func signal(wake *chan struct{}) {
-	if *wake != nil {
-		close(*wake)
-		*wake = nil
+// serveShort lets those pass that waited for the total, peer by peer.
+func (f *flow) serveShort() {
+	for len(f.short) > 0 {
+		pf := f.short[0]
+		waited := len(pf.line)
+		short := f.serve(pf)
+		if short && len(pf.line) == waited {
+			return
+		}
+		f.short = f.short[1:]
+		if pf.short = short; short {
+			f.short = append(f.short, pf) // it had its turn
+			return
+		}
 	}
 }
 
@@ -99,33 +154,38 @@ func (f *flow) release(s *served, n uint64) {
 	f.less(s, min(n, f.queued[s.id]))
 }
 
-// drop counts everything queued for s as gone.
+// drop counts everything queued for s as gone, and lets pass what waits of it.
 func (f *flow) drop(s *served) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.less(s, f.queued[s.id])
-	delete(f.queued, s.id)
 	if pf := f.peers[s.peer]; pf != nil {
-		signal(&pf.wake) // s itself may wait
+		pf.line = slices.DeleteFunc(pf.line, func(w *waiter) bool {
+			if w.s == s {
+				close(w.pass)
+			}
+			return w.s == s
+		})
+		f.less(s, f.queued[s.id])
+		f.serve(pf)
 		if pf.sum == 0 {
 			delete(f.peers, s.peer)
 		}
 	}
+	delete(f.queued, s.id)
 }
 
-// less takes n from the sums. It is called with mu held.
+// less takes n from the sums and lets others go on: those that wait for the
+// total first.
 func (f *flow) less(s *served, n uint64) {
 	pf := f.peers[s.peer]
-	if pf == nil {
+	if pf == nil || n == 0 {
 		return
 	}
 	f.queued[s.id] -= n
 	pf.sum -= n
 	f.total -= n
-	if n != 0 {
-		signal(&pf.wake)
-		signal(&f.wake)
-	}
+	f.serveShort()
+	f.serve(pf)
 }
 
 // close lets everybody pass.
@@ -133,9 +193,11 @@ func (f *flow) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
-	signal(&f.wake)
 	for _, pf := range f.peers {
-		signal(&pf.wake)
+		for _, w := range pf.line {
+			close(w.pass)
+		}
+		pf.line = nil
 	}
 }
 

@@ -1,0 +1,112 @@
+package transport
+
+import (
+	"testing"
+
+	"github.com/ipfs/go-graphsync"
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+func request(p peer.ID) *served {
+	return &served{id: graphsync.NewRequestID(), peer: p, done: make(chan struct{})}
+}
+
+func passed(w *waiter) bool {
+	select {
+	case <-w.pass:
+		return true
+	default:
+		return false
+	}
+}
+
+// TestFlowTakesTurns says that whoever has just sent a block waits behind those
+// that came before, whatever is released.
+func TestFlowTakesTurns(t *testing.T) {
+	f := newFlow(10, 1000)
+	a, b, c := request("p"), request("p"), request("p")
+	if f.enter(a, 10) != nil {
+		t.Fatal("the first waits")
+	}
+	wb, wc, wa := f.enter(b, 6), f.enter(c, 6), f.enter(a, 2)
+	if wb == nil || wc == nil || wa == nil {
+		t.Fatal("one passes above the window")
+	}
+	f.release(a, 4)
+	if passed(wa) || passed(wb) || passed(wc) {
+		t.Fatal("a small one passes those that came before")
+	}
+	f.release(a, 6)
+	if !passed(wb) || passed(wc) || passed(wa) {
+		t.Fatal("not the first in line, or not alone")
+	}
+	f.release(b, 6)
+	if !passed(wc) || !passed(wa) {
+		t.Fatal("there is room for both")
+	}
+	f.drop(a)
+	f.drop(b)
+	f.drop(c)
+	if f.total != 0 || len(f.peers) != 0 || len(f.queued) != 0 {
+		t.Errorf("%d bytes are left: %v %v", f.total, f.peers, f.queued)
+	}
+}
+
+// TestFlowTotal says that peers take turns for what may be queued for all, and
+// that each may have one block whatever is queued.
+func TestFlowTotal(t *testing.T) {
+	f := newFlow(100, 20)
+	a, b, c := request("a"), request("b"), request("c")
+	for _, s := range []*served{a, b} {
+		if f.enter(s, 10) != nil {
+			t.Fatal("one waits below the total")
+		}
+	}
+	if f.enter(c, 10) != nil {
+		t.Fatal("the first block of a peer waits")
+	}
+	wa, wb := f.enter(a, 5), f.enter(b, 5)
+	if wa == nil || wb == nil {
+		t.Fatal("one passes above the total")
+	}
+	f.release(c, 10)
+	if passed(wa) || passed(wb) {
+		t.Fatal("one passes at the total")
+	}
+	f.release(b, 5)
+	if !passed(wa) || passed(wb) {
+		t.Fatal("not the first in line, or not alone")
+	}
+	f.release(a, 10)
+	if !passed(wb) {
+		t.Fatal("the second waits although there is room")
+	}
+}
+
+// TestFlowEnds says that a request which ended waits no more and makes nobody wait.
+func TestFlowEnds(t *testing.T) {
+	f := newFlow(10, 1000)
+	a, b := request("p"), request("p")
+	if f.enter(a, 10) != nil {
+		t.Fatal("the first waits")
+	}
+	wa, wb := f.enter(a, 5), f.enter(b, 5)
+	f.drop(a)
+	if !passed(wa) || !passed(wb) {
+		t.Fatal("one waits for a request that has ended")
+	}
+	if f.total != 5 {
+		t.Errorf("%d bytes count as queued, not 5", f.total)
+	}
+	w := f.enter(b, 10)
+	close(b.done)
+	f.leave(w)
+	if f.drop(b); f.total != 0 || len(f.peers) != 0 {
+		t.Errorf("%d bytes are left", f.total)
+	}
+	w = f.enter(a, 10)
+	other := f.enter(request("p"), 10)
+	if f.close(); w != nil || !passed(other) {
+		t.Error("one waits although everything is closed")
+	}
+}
