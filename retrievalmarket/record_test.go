@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/filecoin-project/go-address"
+	"github.com/filecoin-project/go-state-types/big"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -254,5 +255,29 @@ func TestRevivedDealIsShown(t *testing.T) {
 	s, _ := d.snapshot()
 	if s.ID != 5 || !s.PayloadCID.Defined() || s.Receiver != d.key.From || s.FundsReceived != r.Paid || s.TotalSent != Bytes(r.Moved) {
 		t.Errorf("shown as %+v", s)
+	}
+}
+
+// aheadOfRecord is a wallet whose lanes are worth 21 already.
+type aheadOfRecord struct{ RetrievalClientNode }
+
+func (aheadOfRecord) CreatePaymentVoucher(context.Context, address.Address, voucher.Amount, uint64) (*voucher.SignedVoucher, error) {
+	return &voucher.SignedVoucher{Amount: big.NewInt(21)}, nil
+}
+
+// TestPaidBeforeRecord: a voucher is on disk before the record says that the
+// provider accepted. What it came to counts for the order's budget, whatever phase
+// the record is in.
+func TestPaidBeforeRecord(t *testing.T) {
+	channel, err := address.NewActorAddress([]byte("channel"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &Client{cfg: ClientConfig{Node: aheadOfRecord{}}}
+	for _, phase := range []Phase{Proposed, Moving, Settling} {
+		r := record{Phase: phase, Channel: channel.String(), Lane: 1}
+		if got := c.paidOn(t.Context(), r); got != voucher.Atto(21) {
+			t.Errorf("phase %d: %s are paid, not 21", phase, got)
+		}
 	}
 }

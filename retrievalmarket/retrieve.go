@@ -179,8 +179,9 @@ func (d *clientDeal) refit(ctx context.Context, r Request) error {
 }
 
 // everPaid reports whether the lane of a record may carry more than the record
-// says: the voucher is durable before the record is.
-func (c *Client) everPaid(r record) bool { return r.Channel != "" && r.Phase != Proposed }
+// says: the voucher is durable before the record is, and before it even says that
+// the provider accepted.
+func (c *Client) everPaid(r record) bool { return r.Channel != "" }
 
 // propose asks the provider, checks its answer against r, sets up payment and
 // records the deal, of which of says to which order it belongs.
