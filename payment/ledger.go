@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/tollgraph/tollgraph/turn"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 // writes for all who wait; there is no goroutine of its own.
 type ledger struct {
 	db   *sql.DB
-	turn chan struct{} // capacity 1; holding its one token is the right to write
+	turn chan struct{} // see package turn; holding its one token is the right to write
 
 	mu    sync.Mutex
 	queue []*op // guarded by mu; first come first served
@@ -32,6 +34,7 @@ type ledger struct {
 	stmts  map[string]*sql.Stmt // prepared for good, on each connection once
 	wanted map[string]struct{}  // to be prepared before the next transaction
 	synced map[any]struct{}     // the driver's connections that sync every commit
+	logged bool                 // the database has a write-ahead log, so that what is not synced does no harm
 }
 
 // maxSynced bounds the connections that are remembered; a pool has fewer.
@@ -41,22 +44,34 @@ const maxSynced = 64
 // as if the time before had not been.
 type op struct {
 	decide func(*tx) error
+	soon   bool  // it need not be on disk before the next that is
 	err    error // what decide or the database said; valid once done is closed
 	done   chan struct{}
 }
 
 func newLedger(db *sql.DB) *ledger {
-	return &ledger{db: db, turn: make(chan struct{}, 1),
+	return &ledger{db: db, turn: turn.At(db),
 		stmts: make(map[string]*sql.Stmt), wanted: make(map[string]struct{}), synced: make(map[any]struct{})}
 }
 
 // do returns once decide has run and what it wrote is on disk. If decide refuses
 // it must not have written. If ctx ends before decide ran, it never will.
 func (l *ledger) do(ctx context.Context, decide func(*tx) error) error {
+	return l.run(ctx, &op{decide: decide, done: make(chan struct{})})
+}
+
+// soon is do for what a power cut may take back, as long as it takes back all
+// that came after it too: it is on disk with the next decision of do, or the next
+// commit of whoever else syncs this database, since its log is one file. A crash of
+// the process takes nothing back.
+func (l *ledger) soon(ctx context.Context, decide func(*tx) error) error {
+	return l.run(ctx, &op{decide: decide, soon: true, done: make(chan struct{})})
+}
+
+func (l *ledger) run(ctx context.Context, o *op) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	o := &op{decide: decide, done: make(chan struct{})}
 	l.mu.Lock()
 	l.queue = append(l.queue, o)
 	l.mu.Unlock()
@@ -114,7 +129,7 @@ func (l *ledger) withdraw(o *op) bool {
 func (l *ledger) attempt(ctx context.Context, batch []*op) (again []*op) {
 	ctx, cancel := context.WithTimeout(ctx, maxCommit)
 	defer cancel()
-	t, err := l.beginWrite(ctx)
+	t, err := l.beginWrite(ctx, allSoon(batch))
 	if err != nil {
 		finish(batch, err)
 		return nil
@@ -129,6 +144,10 @@ func (l *ledger) attempt(ctx context.Context, batch []*op) (again []*op) {
 	}
 	finish(batch, t.commit())
 	return nil
+}
+
+func allSoon(ops []*op) bool {
+	return !slices.ContainsFunc(ops, func(o *op) bool { return !o.soon })
 }
 
 // finish ends ops. What they decided does not hold if the database failed.
@@ -174,10 +193,10 @@ func (l *ledger) begin(ctx context.Context) (*tx, error) {
 const takeTurn = `UPDATE payment_policy SET today = today WHERE id = 0`
 
 // beginWrite takes a connection, which is told to sync every commit, however the
-// caller opened the database, and the turn among processes, for which it waits as
+// caller opened the database, but for this one if soon, and the turn among processes, for which it waits as
 // long as the database's busy_timeout. ctx bounds the waiting for a connection;
 // what follows touches a few rows and is not interrupted.
-func (l *ledger) beginWrite(ctx context.Context) (*tx, error) {
+func (l *ledger) beginWrite(ctx context.Context, soon bool) (*tx, error) {
 	l.prepareWanted(ctx)
 	t, err := l.begin(ctx)
 	if err != nil {
@@ -186,6 +205,13 @@ func (l *ledger) beginWrite(ctx context.Context) (*tx, error) {
 	if err := l.sync(t); err != nil {
 		t.close()
 		return nil, err
+	}
+	if t.unsynced = soon && l.logged; t.unsynced {
+		t.run(`PRAGMA synchronous = NORMAL`)
+	}
+	if t.err != nil {
+		t.close()
+		return nil, t.err
 	}
 	t.write, err = t.conn.BeginTx(context.WithoutCancel(ctx), nil)
 	if t.fail(err); err != nil {
@@ -248,7 +274,12 @@ func (l *ledger) sync(t *tx) error {
 	if len(l.synced) >= maxSynced {
 		clear(l.synced)
 	}
-	if t.run(`PRAGMA synchronous = FULL`); t.err == nil {
+	if t.run(`PRAGMA synchronous = FULL`); t.err != nil {
+		return t.err
+	}
+	var mode string
+	t.fail(t.conn.QueryRowContext(t.ctx, `PRAGMA journal_mode`).Scan(&mode))
+	if l.logged = mode == "wal"; t.err == nil {
 		l.synced[key] = struct{}{}
 	}
 	return t.err

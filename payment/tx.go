@@ -11,14 +11,15 @@ import (
 // tx is one transaction. Its first failure sticks: later calls do nothing, and
 // whatever was decided on what they returned is discarded by the ledger.
 type tx struct {
-	ctx   context.Context
-	conn  *sql.Conn
-	write *sql.Tx              // nil for one that only reads
-	kept  map[string]*sql.Stmt // the ledger's, for write
-	want  map[string]struct{}  // what kept should have had; nil: nobody asks
-	stmts map[string]*sql.Stmt // of this transaction
-	open  bool                 // without write: to be ended
-	err   error
+	ctx      context.Context
+	conn     *sql.Conn
+	write    *sql.Tx              // nil for one that only reads
+	kept     map[string]*sql.Stmt // the ledger's, for write
+	want     map[string]struct{}  // what kept should have had; nil: nobody asks
+	stmts    map[string]*sql.Stmt // of this transaction
+	open     bool                 // without write: to be ended
+	unsynced bool                 // the connection was told not to sync
+	err      error
 }
 
 // commit makes what was written durable. If it fails nothing was written, or
@@ -47,6 +48,12 @@ func (t *tx) close() {
 	if undone != nil && !errors.Is(undone, sql.ErrTxDone) {
 		t.discard()
 		return
+	}
+	if t.unsynced {
+		if _, err := t.conn.ExecContext(context.WithoutCancel(t.ctx), `PRAGMA synchronous = FULL`); err != nil {
+			t.discard()
+			return
+		}
 	}
 	// A connection that cannot be given back is closed by the pool.
 	_ = t.conn.Close()

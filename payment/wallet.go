@@ -63,7 +63,7 @@ func (w *Wallet) GetOrCreatePaymentChannel(ctx context.Context, client, provider
 	if err != nil {
 		return address.Undef, err
 	}
-	err = w.ledger.do(ctx, func(t *tx) error {
+	err = w.ledger.soon(ctx, func(t *tx) error {
 		t.exec(`INSERT INTO payment_channels VALUES (?1, ?2, ?3, ?4, zeroblob(16))
 			ON CONFLICT DO UPDATE SET funds = ?4 WHERE funds < ?4`,
 			addressColumn(channel), addressColumn(client), addressColumn(provider), amountColumn(funds))
@@ -78,10 +78,12 @@ func (w *Wallet) GetOrCreatePaymentChannel(ctx context.Context, client, provider
 // AllocateLane returns a fresh lane of channel, on which no more than budget
 // will ever be signed: MaxAmount for no limit but the policy's, zero for
 // nothing. Lanes are random numbers below 2^52: a wallet that was restored
-// from an old copy does not use a lane again that its payee knows already.
+// from an old copy does not use a lane again that its payee knows already. The
+// lane is on disk with whatever is synced next on the wallet's database, such as
+// the record of its deal, or its first voucher.
 func (w *Wallet) AllocateLane(ctx context.Context, channel address.Address, budget voucher.Amount) (uint64, error) {
 	var lane uint64
-	err := w.ledger.do(ctx, func(t *tx) error {
+	err := w.ledger.soon(ctx, func(t *tx) error {
 		if _, err := w.payee(t, channel); err != nil {
 			return err
 		}

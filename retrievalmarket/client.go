@@ -119,7 +119,7 @@ func NewClient(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, log: cfg.Logger.With("role", "client"), book: clientBook{cfg.DB},
+		cfg: cfg, log: cfg.Logger.With("role", "client"), book: newClientBook(cfg.DB),
 		hub:    newHub[DealID, ClientEvent, ClientDealState](ClientEventProgress),
 		live:   make(map[DealID]*clientDeal),
 		roots:  make(map[cid.Cid]*retrieval),

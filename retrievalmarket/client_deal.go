@@ -21,7 +21,7 @@ const (
 	clientTick = 500 * time.Millisecond
 	// openTimeout bounds the opening of a channel.
 	openTimeout = 30 * time.Second
-	// keepEvery is how often progress alone is written to the record.
+	// keepEvery is how often a deal under way is written to its record.
 	keepEvery = time.Second
 	// keepEnded bounds the deals of this run that are remembered with their error.
 	keepEnded = 4096
@@ -93,7 +93,7 @@ func newClientDeal(c *Client, r record, p voucher.DealProposal, provider Retriev
 	if err := store.Once(r.Start); err != nil {
 		return nil, fmt.Errorf("blocks of %s: %w", p.PayloadCID, err)
 	}
-	d := &clientDeal{c: c, id: p.ID, proposal: p, whole: r.whole(p), provider: provider, store: store, inbox: newInbox(), gone: make(chan struct{}), rec: r, progress: time.Now()}
+	d := &clientDeal{c: c, id: p.ID, proposal: p, whole: r.whole(p), provider: provider, store: store, inbox: newInbox(), gone: make(chan struct{}), rec: r, progress: time.Now(), kept: time.Now()}
 	d.channel, _ = parseAddress(r.Channel) // written by us; an undefined one is refused when it is paid on
 	d.deal = r.deal(p.Params.Terms(), 0)
 	d.seen = d.arrived(store.Written())
@@ -308,15 +308,20 @@ func (d *clientDeal) close() {
 	}
 }
 
-// keep writes the record when the phase changed or it is time to.
+// keep writes the record, when it is time to. What a deal has got and paid, its
+// store and its lane know too, and that it is complete shows when it goes on: only
+// an end for another reason must not be lost.
 func (d *clientDeal) keep(ctx context.Context, now bool) {
-	phase := d.rec.Phase
 	d.rec.keep(d.deal)
-	if !now && d.rec.Phase == phase && time.Since(d.kept) < keepEvery {
+	if !now && time.Since(d.kept) < keepEvery {
 		return
 	}
 	d.kept = time.Now()
-	if err := d.c.book.put(ctx, d.whole.String(), &d.rec); err != nil {
+	when := soon
+	if now && d.rec.Phase != Completed {
+		when = synced
+	}
+	if err := d.c.book.write(ctx, when, d.whole.String(), &d.rec); err != nil {
 		d.c.log.Error("deal", "id", d.id, "err", err)
 		if d.err == nil {
 			d.err = fmt.Errorf("%w: %w", ErrSuspended, err)

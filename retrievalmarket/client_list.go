@@ -62,7 +62,7 @@ func StoredClientDeals(ctx context.Context, db *sql.DB, limit int) ([]ClientDeal
 	if err := migrate(ctx, db); err != nil {
 		return nil, err
 	}
-	records, err := clientBook{db}.all(ctx, limit)
+	records, err := newClientBook(db).all(ctx, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func StoredClientDeal(ctx context.Context, db *sql.DB, id DealID) (ClientDealSta
 	if err := migrate(ctx, db); err != nil {
 		return ClientDealState{}, err
 	}
-	r, err := clientBook{db}.get(ctx, id)
+	r, err := newClientBook(db).get(ctx, id)
 	if err != nil {
 		return ClientDealState{}, err
 	}

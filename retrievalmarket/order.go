@@ -54,13 +54,10 @@ func (r *record) setWant(sel datamodel.Node) error {
 // done reports whether the order of r ended with it.
 func (r record) done() bool { return r.Done || r.Phase == Completed && r.Whole == "" }
 
-// orderOf finds the order that asks for all that sel selects below root, unless
-// it has ended: its id, and what its deals have paid. Nothing is 0 and zero.
-func (c *Client) orderOf(ctx context.Context, root cid.Cid, sel datamodel.Node) (id DealID, spent Amount, err error) {
-	records, err := c.book.ofRoot(ctx, root.String())
-	if err != nil {
-		return 0, spent, err
-	}
+// orderOf finds among all records of a root, newest first, the order that asks for
+// all that sel selects, unless it has ended: its id, and what its deals have paid.
+// Nothing is 0 and zero.
+func (c *Client) orderOf(ctx context.Context, records []record, sel datamodel.Node) (id DealID, spent Amount, err error) {
 	for _, r := range records {
 		p, err := r.proposal()
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ipfs/go-cid"
@@ -24,7 +25,11 @@ type plan struct {
 
 // plan looks at what r takes. With whole it does not look for gaps.
 func (c *Client) plan(ctx context.Context, r Request, store Store, whole bool) (p plan, err error) {
-	if p.order, p.spent, err = c.orderOf(ctx, r.Root, r.Selector); err != nil {
+	records, err := c.book.ofRoot(ctx, r.Root.String())
+	if err != nil {
+		return p, err
+	}
+	if p.order, p.spent, err = c.orderOf(ctx, records, r.Selector); err != nil {
 		return p, err
 	}
 	ls := withUnixFS(store.LinkSystem())
@@ -33,7 +38,7 @@ func (c *Client) plan(ctx context.Context, r Request, store Store, whole bool) (
 		return p, fmt.Errorf("look through what is held: %w", err)
 	}
 	p.complete, p.held = complete, Bytes(held.Bytes)
-	if p.record, err = c.findRecord(ctx, r, store); err != nil || complete || whole || p.record != nil && p.record.Whole == "" {
+	if p.record, err = findRecord(records, r, store); err != nil || complete || whole || p.record != nil && p.record.Whole == "" {
 		return p, err
 	}
 	found, held2, err := gapsIn(ctx, ls, r)
@@ -43,14 +48,15 @@ func (c *Client) plan(ctx context.Context, r Request, store Store, whole bool) (
 	return p, err
 }
 
-// findRecord finds the open deal with which r goes on: of the same order and
-// provider, on terms within r. Deals on record that r cannot continue stay there.
-func (c *Client) findRecord(ctx context.Context, r Request, store Store) (*record, error) {
-	open, err := c.book.open(ctx, r.Root.String())
-	if err != nil {
-		return nil, err
-	}
-	for _, rec := range open {
+// findRecord finds among all records of its root the open deal with which r goes
+// on, the last changed first: of the same order and provider, on terms within r.
+// Deals on record that r cannot continue stay there.
+func findRecord(records []record, r Request, store Store) (*record, error) {
+	slices.SortStableFunc(records, func(a, b record) int { return b.Updated.Compare(a.Updated) })
+	for _, rec := range records {
+		if !rec.open() {
+			continue
+		}
 		proposal, err := rec.proposal()
 		if err != nil {
 			return nil, err

@@ -154,7 +154,7 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 		return nil, err
 	}
 	p := &Provider{
-		cfg: cfg, log: cfg.Logger.With("role", "provider"), book: providerBook{cfg.DB}, ask: cfg.Ask,
+		cfg: cfg, log: cfg.Logger.With("role", "provider"), book: newProviderBook(cfg.DB), ask: cfg.Ask,
 		hub:    newHub[ProviderDealID, ProviderEvent, ProviderDealState](ProviderEventProgress),
 		live:   make(map[ProviderDealID]*providerDeal),
 		byChan: make(map[datatransfer.ChannelID]*providerDeal),

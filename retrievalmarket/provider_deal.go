@@ -129,7 +129,9 @@ func (d *providerDeal) handle(ctx context.Context, note any) {
 		}
 	case payNote:
 		d.streaming = true
-		n.reply <- d.takeFrame(ctx, n.frame)
+		ack := d.takeFrame(ctx, n.frame)
+		d.publishView() // whoever is told of it may look
+		n.reply <- ack
 	case unsealNote:
 		d.unsealing, d.active = false, time.Now()
 		if n.err != nil {
@@ -229,18 +231,22 @@ func (d *providerDeal) closeIfDone() {
 	}
 }
 
-// persist puts the deal on disk if money, phase or readiness changed, and where
-// a paid deal begins. Bytes alone are no news: they are metered again when the
-// client comes back.
+// persist puts the deal on disk if money, phase or readiness changed, and, with
+// the next of these at the latest, where a paid deal begins. Bytes alone are no
+// news: they are metered again when the client comes back.
 func (d *providerDeal) persist(ctx context.Context) error {
 	d.rec.keep(d.deal)
 	old := d.put
 	begun := d.rec.BaseKnown && !old.BaseKnown && !d.deal.Account.Terms.Free()
-	news := begun || d.rec.Phase != max(old.Phase, Moving) || d.rec.Paid != old.Paid || d.rec.Ready != old.Ready && old.Instance != 0 || d.rec.Lane != old.Lane
-	if !news {
+	news := d.rec.Phase != max(old.Phase, Moving) || d.rec.Paid != old.Paid || d.rec.Ready != old.Ready && old.Instance != 0 || d.rec.Lane != old.Lane
+	when := synced
+	switch {
+	case !news && !begun:
 		return nil
+	case !news: // a client whose deal is lost with the power proposes it again
+		when = soon
 	}
-	if err := d.p.book.put(ctx, &d.rec); err != nil {
+	if err := d.p.book.write(ctx, when, &d.rec); err != nil {
 		return err
 	}
 	d.put = d.rec
@@ -249,7 +255,7 @@ func (d *providerDeal) persist(ctx context.Context) error {
 
 // publishView copies what others look at.
 func (d *providerDeal) publishView() {
-	s, err := providerState(withDeal(d.rec, d.deal))
+	s, err := withDeal(d.rec, d.deal).soldTo(d.key.From, d.proposal)
 	if err != nil {
 		d.p.log.Error("deal state", "err", err)
 		return

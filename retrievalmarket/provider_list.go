@@ -4,6 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/tollgraph/tollgraph/voucher"
 )
 
 // ListDeals returns the deals that are live and the latest that are not, under
@@ -59,6 +63,12 @@ func providerState(r record) (ProviderDealState, error) {
 	if err != nil {
 		return ProviderDealState{}, err
 	}
+	return r.soldTo(from, proposal)
+}
+
+// soldTo is the record for people, where what it has of from and proposal is
+// decoded already.
+func (r record) soldTo(from peer.ID, proposal voucher.DealProposal) (ProviderDealState, error) {
 	channel, err := parseAddress(r.Channel)
 	if err != nil {
 		return ProviderDealState{}, fmt.Errorf("deal %d: stored payment channel: %w", r.ID, err)
@@ -90,7 +100,7 @@ func storedProviderDeals(ctx context.Context, db *sql.DB, read func(providerBook
 	if err := migrate(ctx, db); err != nil {
 		return nil, err
 	}
-	records, err := read(providerBook{db})
+	records, err := read(newProviderBook(db))
 	if err != nil {
 		return nil, err
 	}

@@ -129,35 +129,42 @@ func addressText(a address.Address) string {
 }
 
 // providerBook is the provider's deals on disk.
-type providerBook struct{ db *sql.DB }
+type providerBook struct {
+	db      *sql.DB
+	journal *journal
+}
+
+func newProviderBook(db *sql.DB) providerBook { return providerBook{db, newJournal(db)} }
 
 // put stores r and, when it is new, gives it its instance. It is durable when
 // it returns.
-func (b providerBook) put(ctx context.Context, r *record) error {
+func (b providerBook) put(ctx context.Context, r *record) error { return b.write(ctx, synced, r) }
+
+// write is put for what may be on disk later, see durability.
+func (b providerBook) write(ctx context.Context, when durability, r *record) error {
 	r.Updated = time.Now().UTC()
 	text, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("store deal: %w", err)
 	}
-	if r.Instance != 0 {
-		_, err = b.db.ExecContext(ctx, `UPDATE provider_deals SET final = ?, updated = ?, record = ? WHERE instance = ?`,
-			r.Phase.Final(), millis(r.Updated), string(text), r.Instance)
-		return wrapStore(r.ID, err)
+	instance := r.Instance
+	err = b.journal.do(ctx, when, func(ctx context.Context, tx *sql.Tx) error {
+		if r.Instance != 0 {
+			_, err := tx.ExecContext(ctx, `UPDATE provider_deals SET final = ?, updated = ?, record = ? WHERE instance = ?`,
+				r.Phase.Final(), millis(r.Updated), string(text), r.Instance)
+			return err
+		}
+		res, err := tx.ExecContext(ctx, `INSERT INTO provider_deals (peer, id, final, updated, record) VALUES (?, ?, ?, ?, ?)`,
+			r.Peer, int64(r.ID), r.Phase.Final(), millis(r.Updated), string(text))
+		if err == nil {
+			instance, err = res.LastInsertId()
+		}
+		return err
+	})
+	if err == nil {
+		r.Instance = instance
 	}
-	res, err := b.db.ExecContext(ctx, `INSERT INTO provider_deals (peer, id, final, updated, record) VALUES (?, ?, ?, ?, ?)`,
-		r.Peer, int64(r.ID), r.Phase.Final(), millis(r.Updated), string(text))
-	if err != nil {
-		return wrapStore(r.ID, err)
-	}
-	r.Instance, err = res.LastInsertId()
 	return wrapStore(r.ID, err)
-}
-
-func wrapStore(id uint64, err error) error {
-	if err != nil {
-		return fmt.Errorf("deal %d: store: %w", id, err)
-	}
-	return nil
 }
 
 // open returns the deals that are not final.
@@ -225,12 +232,16 @@ func (b providerBook) over(ctx context.Context, instance int64) (final bool, err
 }
 
 // bindLane makes a lane pay for one deal and no other. It returns the deal that
-// the lane belongs to, which is instance if all is well.
+// the lane belongs to, which is instance if all is well: the deal's record says so
+// too, and is put before anyone is told, so that the lane is on disk with it.
 func (b providerBook) bindLane(ctx context.Context, channel address.Address, lane uint64, instance int64) (owner int64, err error) {
-	_, err = b.db.ExecContext(ctx, `INSERT INTO provider_lanes VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, channel.String(), fmt.Sprint(lane), instance)
-	if err == nil {
-		err = b.db.QueryRowContext(ctx, `SELECT instance FROM provider_lanes WHERE channel = ? AND lane = ?`, channel.String(), fmt.Sprint(lane)).Scan(&owner)
-	}
+	err = b.journal.do(ctx, soon, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO provider_lanes VALUES (?, ?, ?) ON CONFLICT DO NOTHING`, channel.String(), fmt.Sprint(lane), instance)
+		if err != nil {
+			return err
+		}
+		return tx.QueryRowContext(ctx, `SELECT instance FROM provider_lanes WHERE channel = ? AND lane = ?`, channel.String(), fmt.Sprint(lane)).Scan(&owner)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("bind lane %d of %s: %w", lane, channel, err)
 	}
@@ -238,17 +249,31 @@ func (b providerBook) bindLane(ctx context.Context, channel address.Address, lan
 }
 
 // clientBook is the client's deals on disk.
-type clientBook struct{ db *sql.DB }
+type clientBook struct {
+	db      *sql.DB
+	journal *journal
+}
 
+func newClientBook(db *sql.DB) clientBook { return clientBook{db, newJournal(db)} }
+
+// put stores r, which is durable when it returns.
 func (b clientBook) put(ctx context.Context, root string, r *record) error {
+	return b.write(ctx, synced, root, r)
+}
+
+// write is put for what may be on disk later, see durability.
+func (b clientBook) write(ctx context.Context, when durability, root string, r *record) error {
 	r.Updated = time.Now().UTC()
 	text, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("store deal: %w", err)
 	}
-	_, err = b.db.ExecContext(ctx, `INSERT INTO client_deals (id, root, final, updated, record) VALUES (?, ?, ?, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET final = excluded.final, updated = excluded.updated, record = excluded.record`,
-		int64(r.ID), root, !r.open(), millis(r.Updated), string(text))
+	err = b.journal.do(ctx, when, func(ctx context.Context, tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO client_deals (id, root, final, updated, record) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET final = excluded.final, updated = excluded.updated, record = excluded.record`,
+			int64(r.ID), root, !r.open(), millis(r.Updated), string(text))
+		return err
+	})
 	return wrapStore(r.ID, err)
 }
 

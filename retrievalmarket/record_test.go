@@ -46,11 +46,11 @@ func TestBookSurvives(t *testing.T) {
 	db := testDB(t, path)
 	r := testRecord(t, ^uint64(0)) // ids use all 64 bits
 	r.Paid = voucher.MaxAmount
-	if err := (providerBook{db}).put(ctx, &r); err != nil {
+	if err := newProviderBook(db).put(ctx, &r); err != nil {
 		t.Fatal(err)
 	}
 	c := testRecord(t, 1<<63)
-	if err := (clientBook{db}).put(ctx, "root", &c); err != nil {
+	if err := newClientBook(db).put(ctx, "root", &c); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
@@ -62,14 +62,14 @@ func TestBookSurvives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := providerBook{db}.last(ctx, ProviderDealID{from, DealID(r.ID)})
+	got, err := newProviderBook(db).last(ctx, ProviderDealID{from, DealID(r.ID)})
 	if err != nil || got.Paid != r.Paid || got.Instance != r.Instance || got.ID != r.ID {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if mine, err := (clientBook{db}).get(ctx, 1<<63); err != nil || mine.ID != 1<<63 {
+	if mine, err := newClientBook(db).get(ctx, 1<<63); err != nil || mine.ID != 1<<63 {
 		t.Errorf("%+v, %v", mine, err)
 	}
-	if _, err := (clientBook{db}).get(ctx, 5); !errors.Is(err, ErrNoDeal) {
+	if _, err := newClientBook(db).get(ctx, 5); !errors.Is(err, ErrNoDeal) {
 		t.Errorf("got %v", err)
 	}
 	if s, err := StoredProviderDeals(ctx, db, 10); err != nil || len(s) != 1 || s[0].FundsReceived != voucher.MaxAmount {
@@ -82,7 +82,7 @@ func TestLaneBelongsToOneDeal(t *testing.T) {
 	ctx := t.Context()
 	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
 	defer db.Close()
-	book := providerBook{db}
+	book := newProviderBook(db)
 	channel, err := address.NewActorAddress([]byte("x"))
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestPrune(t *testing.T) {
 	ctx := t.Context()
 	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
 	defer db.Close()
-	book := providerBook{db}
+	book := newProviderBook(db)
 	for i := range uint64(10) {
 		r := testRecord(t, i)
 		if i != 3 {
@@ -130,7 +130,7 @@ func TestPrunedInstancesStayTaken(t *testing.T) {
 	ctx := t.Context()
 	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
 	defer db.Close()
-	book := providerBook{db}
+	book := newProviderBook(db)
 	seen := make(map[int64]bool)
 	for i := range uint64(3) {
 		r := testRecord(t, i)
@@ -153,7 +153,7 @@ func TestPruneInBatches(t *testing.T) {
 	ctx := t.Context()
 	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
 	defer db.Close()
-	book, r := providerBook{db}, testRecord(t, 1)
+	book, r := newProviderBook(db), testRecord(t, 1)
 	r.Phase = Completed
 	if err := book.put(ctx, &r); err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestDealsOfANumber(t *testing.T) {
 	ctx := t.Context()
 	db := testDB(t, filepath.Join(t.TempDir(), "x.db"))
 	defer db.Close()
-	book := providerBook{db}
+	book := newProviderBook(db)
 	for _, id := range []uint64{7, 8, 7, 9, 7} {
 		r := testRecord(t, id)
 		if err := book.put(ctx, &r); err != nil {

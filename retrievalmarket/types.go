@@ -53,7 +53,8 @@ type RetrievalClientNode interface {
 	// GetOrCreatePaymentChannel returns the channel from client to provider,
 	// made if there is none, with at least funds to spend on it.
 	GetOrCreatePaymentChannel(ctx context.Context, client, provider address.Address, funds Amount) (address.Address, error)
-	// AllocateLane opens a fresh lane that may carry at most budget.
+	// AllocateLane opens a fresh lane that may carry at most budget. It is durable
+	// no later than what is written durably next on the client's database.
 	AllocateLane(ctx context.Context, channel address.Address, budget Amount) (uint64, error)
 	// SetLaneBudget changes what a lane may carry.
 	SetLaneBudget(ctx context.Context, channel address.Address, lane uint64, budget Amount) error
