@@ -162,6 +162,8 @@ func TestStatistics(t *testing.T) {
 		"one has all":         {jain([]float64{8, 0, 0, 0}), 0.25},
 		"one has twice":       {round(jain([]float64{2, 1})), 0.9},
 		"fairness of nothing": {jain(nil), 0},
+		"shares while all run": {jain(shares([]childDeal{ // 2, 1, a half, and one that has not begun
+			{Marks: []int64{110, 120}}, {Marks: []int64{120, 140}}, {Marks: []int64{140, 150}}, {}}, 100)), jain([]float64{2, 1, 0.5, 0})},
 	} {
 		if got[0] != got[1] {
 			t.Errorf("%s: %v, want %v", what, got[0], got[1])

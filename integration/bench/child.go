@@ -53,6 +53,7 @@ type childAnswer struct {
 type childDeal struct {
 	Seconds   float64
 	FirstByte float64 // seconds; 0 if it is not known
+	Marks     []int64 // when each MiB was in memory, Unix nanoseconds; empty if that is not where it goes
 	Payments  int
 	Stalls    int
 }
@@ -127,7 +128,7 @@ func runChild(ctx context.Context) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &side{spec: spec, field: &field{c: spec.Case, dir: spec.Dir, goods: &goods{car: spec.CAR, bytes: spec.Bytes}}}
+	s := &side{spec: spec, field: &field{c: spec.Case, dir: spec.Dir, goods: &goods{car: spec.CAR, bytes: spec.Bytes}, sinks: new(sync.Map)}}
 	defer s.field.close()
 	a, err := s.open(ctx)
 	for {
@@ -241,9 +242,11 @@ func (s *side) fetch(ctx context.Context, text string) (childDeal, error) {
 		return childDeal{Seconds: time.Since(began).Seconds()}, err
 	}
 	got, err := t.deal(ctx, root)
-	return childDeal{
-		Seconds: time.Since(began).Seconds(), FirstByte: got.FirstByte.Seconds(), Payments: got.Payments, Stalls: got.Stalls,
-	}, err
+	d := childDeal{Seconds: time.Since(began).Seconds(), FirstByte: got.FirstByte.Seconds(), Payments: got.Payments, Stalls: got.Stalls}
+	if held, ok := s.field.sinks.LoadAndDelete(root); ok {
+		d.Marks = held.(*sink).times()
+	}
+	return d, err
 }
 
 // streamHashed is the name of the limit that is compared with between processes.

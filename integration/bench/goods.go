@@ -9,7 +9,9 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"time"
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -173,6 +175,7 @@ type sink struct {
 	nodes map[cid.Cid][]byte
 	leafs map[cid.Cid]int
 	bytes uint64
+	marks []int64 // when each further MiB was there, Unix nanoseconds
 }
 
 func newSink() *sink {
@@ -184,7 +187,7 @@ func (s *sink) clear() {
 	defer s.mu.Unlock()
 	clear(s.nodes)
 	clear(s.leafs)
-	s.bytes = 0
+	s.bytes, s.marks = 0, nil
 }
 
 func (s *sink) put(c cid.Cid, b []byte) {
@@ -197,10 +200,27 @@ func (s *sink) put(c cid.Cid, b []byte) {
 		s.first()
 	}
 	s.bytes += uint64(len(b))
+	if uint64(len(s.marks)+1)<<20 <= s.bytes {
+		s.mark(time.Now().UnixNano())
+	}
 	s.leafs[c] = len(b)
 	if c.Prefix().Codec != cid.Raw {
 		s.nodes[c] = bytes.Clone(b)
 	}
+}
+
+// mark notes that every MiB of what is held was there at t. s.mu is held.
+func (s *sink) mark(t int64) {
+	for uint64(len(s.marks)+1)<<20 <= s.bytes {
+		s.marks = append(s.marks, t)
+	}
+}
+
+// times returns when each MiB was there, Unix nanoseconds.
+func (s *sink) times() []int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.marks)
 }
 
 func (s *sink) held() uint64 {

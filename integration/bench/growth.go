@@ -33,9 +33,17 @@ type veteran struct {
 	figure  figure
 	index   time.Duration // how long the first start took, which reads the piece
 	starts  []float64     // seconds, cold
-	lookups []float64     // microseconds
-	reads   []float64     // microseconds
-	queries []float64     // milliseconds
+	lookups spread        // microseconds
+	reads   spread        // microseconds
+	queries spread        // milliseconds
+}
+
+// spread is how long something took, round by round: what disturbs the machine in
+// one round should not say how slow the slowest hundredth is.
+type spread struct{ p50, p99 []float64 }
+
+func (s *spread) add(round []float64) {
+	s.p50, s.p99 = append(s.p50, median(round)), append(s.p99, percentile(round, 99))
 }
 
 // growth compares providers of different age.
@@ -170,8 +178,9 @@ func (v *veteran) round(ctx context.Context, path string, asks int, counts bool)
 	}
 	v.starts = append(v.starts, started.Seconds())
 	v.figure.speed = append(v.figure.speed, speed)
-	v.queries = append(v.queries, queries...)
-	v.lookups, v.reads = append(v.lookups, lookups...), append(v.reads, reads...)
+	v.queries.add(queries)
+	v.lookups.add(lookups)
+	v.reads.add(reads)
 	return nil
 }
 
@@ -226,8 +235,8 @@ func (b *bench) reportGrowth(c benchCase, all []*veteran) {
 	var notes []string
 	for i, v := range all {
 		v.figure.extra = map[string]float64{
-			"start_s": round(median(v.starts)), "query_p99_ms": round(percentile(v.queries, 99)), "query_p50_ms": round(median(v.queries)),
-			"lookup_p99_us": round(percentile(v.lookups, 99)), "lookup_p50_us": round(median(v.lookups)), "read_p99_us": round(percentile(v.reads, 99)),
+			"start_s": round(median(v.starts)), "query_p99_ms": round(median(v.queries.p99)), "query_p50_ms": round(median(v.queries.p50)),
+			"lookup_p99_us": round(median(v.lookups.p99)), "lookup_p50_us": round(median(v.lookups.p50)), "read_p99_us": round(median(v.reads.p99)),
 			"index_s": round(v.index.Seconds()),
 		}
 		figures = append(figures, v.figure)

@@ -82,6 +82,8 @@ type options struct {
 	suite    bool
 	sections []string // of the suite; nil: all
 	rounds   int      // 0: what the suite has
+	deals    int      // of section small; 0: what the suite has
+	sized    bool     // base.MiB holds for the sections too
 	out      string
 	dir      string
 	growth   []size // of the providers that are compared; nil: what the suite has
@@ -91,7 +93,7 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
-	fs.Int64Var(&o.base.MiB, "mib", 512, "size of the goods")
+	fs.Int64Var(&o.base.MiB, "mib", 512, "size of the goods; with -section in the place of what the suite has")
 	fs.StringVar(&o.chunks, "chunks", "1MiB,256KiB", "sizes of chunks, each a case")
 	fs.StringVar(&o.rtts, "rtt", "0s", "round trips, each a case")
 	fs.Float64Var(&o.base.Rate, "rate", 0, "bandwidth per direction in MiB/s; 0: unlimited")
@@ -100,6 +102,7 @@ func parse(args []string) (options, error) {
 	interval := fs.String("interval", "1MiB", "payment interval")
 	risk := fs.String("risk", "", "how far ahead of receipt paid pays; default the market's own")
 	fs.IntVar(&o.rounds, "rounds", 0, "alternated rounds, after one that does not count; default 5, of -quick 2")
+	fs.IntVar(&o.deals, "deals", 0, "deals in section small; default what the suite has")
 	only := fs.String("only", "", "rivals, separated by commas; default all")
 	fs.BoolVar(&o.quick, "quick", false, "the suite with small sizes and few rounds: under two minutes")
 	fs.BoolVar(&o.suite, "suite", false, "what the project is held to")
@@ -114,6 +117,7 @@ func parse(args []string) (options, error) {
 		return o, err
 	}
 	o.base.Rate *= 1 << 20
+	fs.Visit(func(f *flag.Flag) { o.sized = o.sized || f.Name == "mib" })
 	if *only != "" {
 		o.base.Only = strings.Split(*only, ",")
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -32,9 +33,10 @@ type rival interface {
 type field struct {
 	c     benchCase
 	goods *goods
-	dir   string // for the rival's files
-	first func() // called when the first block of a deal comes into memory; may be nil
-	bare  bool   // the market goes without the guard
+	dir   string    // for the rival's files
+	first func()    // called when the first block of a deal comes into memory; may be nil
+	sinks *sync.Map // the latest *sink of each root, in memory; nil: nobody asks
+	bare  bool      // the market goes without the guard
 	ends  []func()
 }
 

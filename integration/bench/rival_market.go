@@ -112,6 +112,9 @@ func (s emptyStores) Open(_ context.Context, root cid.Cid) (market.Store, error)
 	if !s.f.c.Disk {
 		sink := newSink()
 		sink.first = s.f.first
+		if s.f.sinks != nil {
+			s.f.sinks.Store(root, sink)
+		}
 		return sinkStore{sink}, nil
 	}
 	dir, err := s.f.fresh("deal")

@@ -23,6 +23,32 @@ type smallCase struct {
 	trade *trade
 	field *field
 	secs  []float64 // per round
+	cpu   []float64 // seconds of processor per deal, both sides
+}
+
+// syncs is how often the disk is synced to see how long that takes.
+const syncs = 20
+
+// syncTime is the median of what the disk takes to sync a page, in seconds: the
+// records of a deal cannot be had for less than a few times that.
+func syncTime(dir string) (float64, error) {
+	f, err := os.CreateTemp(dir, "sync-*")
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close() // what is in it is of no use
+	took := make([]float64, syncs)
+	for i := range took {
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		if err := f.Sync(); err != nil {
+			return 0, err
+		}
+		took[i] = time.Since(began).Seconds()
+	}
+	return median(took), os.Remove(f.Name())
 }
 
 // small makes many small paid deals one after another, each setting on one
@@ -48,14 +74,27 @@ func (b *bench) small(ctx context.Context, s sizes, c benchCase) error {
 			return err
 		}
 	}
+	var synced []float64
 	for n := range s.rounds + 1 {
+		if n == 1 && c.profile != "" {
+			stop, err := startProfile(c.profile)
+			if err != nil {
+				return err
+			}
+			defer stop()
+		}
 		for _, k := range cases {
 			if err := k.round(ctx, n > 0); err != nil {
 				return fmt.Errorf("%s, round %d: %w", k.label(), n, err)
 			}
 		}
+		took, err := syncTime(b.dir)
+		if err != nil {
+			return err
+		}
+		synced = append(synced, took)
 	}
-	b.reportSmall(c, cases, per)
+	b.reportSmall(c, cases, per, median(synced))
 	return nil
 }
 
@@ -93,7 +132,7 @@ func (k *smallCase) open(ctx context.Context) error {
 func (k *smallCase) round(ctx context.Context, counts bool) error {
 	ctx, cancel := context.WithTimeout(ctx, k.field.timeout()+time.Duration(len(k.field.goods.roots))*time.Second)
 	defer cancel()
-	began := time.Now()
+	began, cpu := time.Now(), cpuTime()
 	for _, root := range k.field.goods.roots {
 		if _, err := k.trade.deal(ctx, root); err != nil {
 			return err
@@ -101,12 +140,13 @@ func (k *smallCase) round(ctx context.Context, counts bool) error {
 	}
 	if counts {
 		k.secs = append(k.secs, time.Since(began).Seconds())
+		k.cpu = append(k.cpu, (cpuTime()-cpu).Seconds()/float64(len(k.field.goods.roots)))
 	}
 	return nil
 }
 
-func (b *bench) reportSmall(c benchCase, cases []*smallCase, per int) {
-	fmt.Fprintf(b.out, "%d paid deals of %s in %d rounds\n", per*c.Rounds, sizeText(smallSize), c.Rounds)
+func (b *bench) reportSmall(c benchCase, cases []*smallCase, per int, synced float64) {
+	fmt.Fprintf(b.out, "%d paid deals of %s in %d rounds, on a disk that syncs a page in %.2f ms\n", per*c.Rounds, sizeText(smallSize), c.Rounds, synced*1000)
 	var figures []figure
 	for _, k := range cases {
 		f := figure{name: "paid", variant: k.label()}
@@ -114,7 +154,9 @@ func (b *bench) reportSmall(c benchCase, cases []*smallCase, per int) {
 		for _, secs := range k.secs {
 			f.speed = append(f.speed, float64(per)*smallSize/(1<<20)/secs)
 		}
-		f.extra = map[string]float64{"deals_per_s": round(1 / each), "ms_per_deal": round(each * 1000)}
+		f.extra = map[string]float64{
+			"deals_per_s": round(1 / each), "ms_per_deal": round(each * 1000), "cpu_ms_per_deal": round(median(k.cpu) * 1000), "disk_sync_ms": round(synced * 1000),
+		}
 		if k.rtt > 0 {
 			f.extra["round_trips_per_deal"] = round(each / k.rtt.Seconds())
 		}

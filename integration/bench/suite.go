@@ -110,19 +110,31 @@ func sectionNames() string {
 	return strings.Join(names, ", ")
 }
 
-// runSuite runs the sections that o asks for. One that fails does not stop the
-// rest.
-func (b *bench) runSuite(ctx context.Context, o options) error {
+// sizes are how much the suite measures with these options.
+func (o options) sizes() sizes {
 	s := full()
 	if o.quick {
 		s = quick()
 	}
+	if o.sized {
+		s.loopback, s.wan, s.disk, s.payments, s.load, s.growthMiB = o.base.MiB, o.base.MiB, o.base.MiB, o.base.MiB, o.base.MiB, o.base.MiB
+	}
 	if o.rounds > 0 {
 		s.rounds = o.rounds
+	}
+	if o.deals > 0 {
+		s.deals = o.deals
 	}
 	if o.growth != nil {
 		s.growth = o.growth
 	}
+	return s
+}
+
+// runSuite runs the sections that o asks for. One that fails does not stop the
+// rest.
+func (b *bench) runSuite(ctx context.Context, o options) error {
+	s := o.sizes()
 	began := time.Now()
 	var errs []error
 	for _, sec := range suite {
@@ -131,7 +143,7 @@ func (b *bench) runSuite(ctx context.Context, o options) error {
 		}
 		start := time.Now()
 		fmt.Fprintf(b.out, "## %s (%s)\n\n", sec.title, sec.name)
-		if err := sec.run(b, ctx, s, o.base); err != nil {
+		if err := b.bounded(ctx, sec, s, o.base); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", sec.name, err))
 			fmt.Fprintf(b.out, "%s failed: %v\n\n", sec.name, err)
 		}
@@ -143,6 +155,20 @@ func (b *bench) runSuite(ctx context.Context, o options) error {
 	b.verdict()
 	fmt.Fprintf(b.out, "All took %s.\n", time.Since(began).Round(time.Second))
 	return errors.Join(errs...)
+}
+
+// sectionTimeout bounds one section, so that the rest is measured whatever hangs.
+const sectionTimeout = 12 * time.Minute
+
+// bounded runs one section.
+func (b *bench) bounded(ctx context.Context, sec section, s sizes, c benchCase) error {
+	ctx, cancel := context.WithTimeout(ctx, sectionTimeout)
+	defer cancel()
+	err := sec.run(b, ctx, s, c)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("not over after %s: %w", sectionTimeout, err)
+	}
+	return err
 }
 
 func contains(names []string, name string) bool {
@@ -190,7 +216,7 @@ func (b *bench) loopback(ctx context.Context, s sizes, c benchCase) error {
 // payments lets the same goods be paid in few and in many steps.
 func (b *bench) payments(ctx context.Context, s sizes, c benchCase) error {
 	const few, many, atRisk = 16, 16384, 1 << 20
-	c.MiB, c.Chunk, c.Rounds = s.payments, 1<<20, s.rounds
+	c.MiB, c.Chunk, c.Rounds = s.payments, 64<<10, s.rounds // every block may have a payment of its own
 	wide, narrow := c, c
 	wide.Interval = c.MiB << 20 / few
 	narrow.Interval = max(c.MiB<<20/many, 4<<10)
