@@ -29,7 +29,7 @@ func writeHistory(t *testing.T, db *sql.DB, deals []kept) {
 		if k.with != nil {
 			k.with(&r)
 		}
-		if err := (clientBook{db}).put(t.Context(), k.root, &r); err != nil {
+		if err := newClientBook(db).put(t.Context(), k.root, &r); err != nil {
 			t.Fatal(err)
 		}
 		at := time.Now().Add(-time.Duration(k.days) * 24 * time.Hour).UTC()
@@ -43,7 +43,7 @@ func writeHistory(t *testing.T, db *sql.DB, deals []kept) {
 
 func onRecord(t *testing.T, db *sql.DB) (ids []uint64) {
 	t.Helper()
-	left, err := clientBook{db}.all(t.Context(), 1000)
+	left, err := newClientBook(db).all(t.Context(), 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestClientPrune(t *testing.T) {
 		{id: 14, root: "busy", phase: Completed, paid: 7, days: 40},
 	})
 	busy := func(root string) bool { return root == "busy" }
-	n, err := clientBook{db}.prune(t.Context(), time.Now().Add(-30*24*time.Hour), 1000, busy)
+	n, err := newClientBook(db).prune(t.Context(), time.Now().Add(-30*24*time.Hour), 1000, busy)
 	want := []uint64{2, 4, 5, 8, 9, 10, 11, 14}
 	if left := onRecord(t, db); err != nil || n != 6 || !slices.Equal(left, want) {
 		t.Errorf("%d pruned, %v; left %v, want %v", n, err, left, want)
@@ -100,7 +100,7 @@ func TestClientPruneCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := clientBook{db}.prune(t.Context(), time.Now().Add(-10_000*24*time.Hour), deals-first-1, idle)
+	n, err := newClientBook(db).prune(t.Context(), time.Now().Add(-10_000*24*time.Hour), deals-first-1, idle)
 	if left := onRecord(t, db); err != nil || n != first || len(left) != deals-first || left[0] != first+1 {
 		t.Errorf("%d pruned, %v; %d left from %d on", n, err, len(left), left[0])
 	}
@@ -122,9 +122,13 @@ func TestOrderSurvivesPrune(t *testing.T) {
 		{id: 2, order: 1, root: root, phase: Completed, paid: 10, days: 40},
 		{id: 3, order: 3, root: root, phase: Failed, paid: 5, days: 40},
 	})
-	c := &Client{book: clientBook{db}}
+	c := &Client{book: newClientBook(db)}
 	spent := func() string {
-		_, spent, err := c.orderOf(t.Context(), p.PayloadCID, p.Params.Selector)
+		records, err := c.book.ofRoot(t.Context(), root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, spent, err := c.orderOf(t.Context(), records, p.Params.Selector)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,19 +138,19 @@ func TestOrderSurvivesPrune(t *testing.T) {
 		t.Fatalf("spent %s before", got)
 	}
 	for step := range 2 { // the context of a prune that was cut off allowed so many removals
-		records, err := clientBook{db}.ofRoot(context.Background(), root)
+		records, err := newClientBook(db).ofRoot(context.Background(), root)
 		if err != nil {
 			t.Fatal(err)
 		}
 		oldest := records[len(records)-1]
-		if _, err := (clientBook{db}).remove(t.Context(), []record{oldest}); err != nil {
+		if _, err := newClientBook(db).remove(t.Context(), []record{oldest}); err != nil {
 			t.Fatal(err)
 		}
 		if got := spent(); got != "5" {
 			t.Errorf("spent %s after %d removals", got, step+1)
 		}
 	}
-	if n, err := (clientBook{db}).prune(t.Context(), time.Now(), 0, idle); err != nil || n != 0 || spent() != "5" {
+	if n, err := newClientBook(db).prune(t.Context(), time.Now(), 0, idle); err != nil || n != 0 || spent() != "5" {
 		t.Errorf("%d pruned of an order that goes on, %v; spent %s", n, err, spent())
 	}
 }
