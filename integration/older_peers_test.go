@@ -5,9 +5,6 @@ import (
 	"testing"
 	"time"
 
-	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
-	"github.com/ipld/go-ipld-prime/node/basicnode"
-	selectorparse "github.com/ipld/go-ipld-prime/traversal/selector/parse"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/tollgraph/tollgraph/voucher"
@@ -35,34 +32,5 @@ func TestQueryOfOlderPeers(t *testing.T) {
 	must(t, err)
 	if r.Status != voucher.QueryResponseAvailable || r.MinPricePerByte != defaultAsk.PricePerByte || r.MaxPaymentInterval != defaultAsk.PaymentInterval {
 		t.Errorf("answered %+v", r)
-	}
-}
-
-// TestLegacyVoucherType: a proposal of the type before RetrievalDealProposal/1 is
-// refused at once; no channel stands open for it.
-func TestLegacyVoucherType(t *testing.T) {
-	seller := newTrader(t, newSite(t), 1<<20)
-	client, _ := homemade(t, false)
-	ctx := within(t, 20*time.Second)
-	must(t, client.host.Connect(ctx, seller.addr()))
-	ended := make(chan datatransfer.ChannelState, 1)
-	_, err := client.transfers.OpenPullDataChannel(ctx, seller.host.ID(),
-		datatransfer.TypedVoucher{Type: "RetrievalDealProposal", Voucher: basicnode.NewString("any tuple")}, seller.root,
-		selectorparse.CommonSelector_ExploreAllRecursively, datatransfer.WithSubscriber(func(_ datatransfer.Event, st datatransfer.ChannelState) {
-			if s := st.Status(); s == datatransfer.Failed || s == datatransfer.Cancelled || s == datatransfer.Completed {
-				ended <- st
-			}
-		}))
-	must(t, err)
-	select {
-	case st := <-ended:
-		if st.Status() != datatransfer.Failed || st.Received() != 0 {
-			t.Errorf("%s after %d bytes", st.Status(), st.Received())
-		}
-	case <-ctx.Done():
-		t.Error("the channel stands open")
-	}
-	if n := len(seller.provider.ListDeals()); n != 0 {
-		t.Errorf("%d deals on record", n)
 	}
 }

@@ -162,7 +162,7 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 	p.quotes = newQuoter(cfg.Pieces, cfg.MaxQuoteLinks)
 	p.streams = newProviderStreams(p)
 	if cfg.Transfers != nil {
-		p.transfers = &providerTransfers{p}
+		p.transfers = newProviderTransfers(p)
 	}
 	return p, nil
 }

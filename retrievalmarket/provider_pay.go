@@ -156,10 +156,11 @@ func (d *providerDeal) takeFrame(ctx context.Context, f payFrame) ackFrame {
 
 // takeVoucher books a payment that came as a data-transfer voucher.
 func (d *providerDeal) takeVoucher(ctx context.Context, v datatransfer.TypedVoucher) error {
-	if v.Type != voucher.PaymentType {
+	form, _ := voucher.FormOf(string(v.Type))
+	if v.Type != datatransfer.TypeIdentifier(form.PaymentType()) {
 		return fmt.Errorf("%w: voucher type %q", voucher.RefusedPayment, v.Type)
 	}
-	payment, err := voucher.DecodeDealPayment(v.Voucher)
+	payment, err := form.DecodePayment(v.Voucher)
 	if err != nil {
 		return fmt.Errorf("%w: %w", voucher.RefusedPayment, err)
 	}

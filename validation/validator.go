@@ -60,9 +60,13 @@ type Book interface {
 	Restart(chid datatransfer.ChannelID, p voucher.DealProposal, queued voucher.Bytes) (Grant, voucher.DealResponse, error)
 }
 
-// Validator is go-data-transfer's RequestValidator over a Book. It never
-// blocks, and never panics: what does is turned into a refusal.
-type Validator struct{ Book Book }
+// Validator is go-data-transfer's RequestValidator over a Book, for the proposals
+// of one form, which it answers in that form. It never blocks, and never panics:
+// what does is turned into a refusal.
+type Validator struct {
+	Book Book
+	Form voucher.Form
+}
 
 var _ datatransfer.RequestValidator = Validator{}
 
@@ -78,15 +82,15 @@ func (Validator) ValidatePush(datatransfer.ChannelID, peer.ID, datamodel.Node, c
 // ValidatePull decides whether the deal that vouch proposes may begin.
 func (v Validator) ValidatePull(chid datatransfer.ChannelID, from peer.ID, vouch datamodel.Node, root cid.Cid, sel datamodel.Node) (_ datatransfer.ValidationResult, err error) {
 	defer recovered(&err)
-	p, err := voucher.DecodeDealProposal(vouch)
+	p, err := v.Form.DecodeProposal(vouch)
 	if err != nil {
-		return refuse(0, fmt.Errorf("%w: %w", voucher.RefusedTerms, err))
+		return v.refuse(0, fmt.Errorf("%w: %w", voucher.RefusedTerms, err))
 	}
 	grant, reply, err := Accept(v.Book, chid, from, p, root, sel)
 	if err != nil {
-		return refuse(p.ID, err)
+		return v.refuse(p.ID, err)
 	}
-	return Result(grant, &reply)
+	return Result(grant, &reply, v.Form)
 }
 
 // Accept opens the deal that p proposes in b, or continues it, on channel chid,
@@ -106,15 +110,15 @@ func Accept(b Book, chid datatransfer.ChannelID, from peer.ID, p voucher.DealPro
 // ValidateRestart decides whether a channel that broke may go on.
 func (v Validator) ValidateRestart(chid datatransfer.ChannelID, st datatransfer.ChannelState) (_ datatransfer.ValidationResult, err error) {
 	defer recovered(&err)
-	p, err := voucher.DecodeDealProposal(st.Voucher().Voucher)
+	p, err := v.Form.DecodeProposal(st.Voucher().Voucher)
 	if err != nil {
-		return refuse(0, fmt.Errorf("%w: %w", voucher.RefusedTerms, err))
+		return v.refuse(0, fmt.Errorf("%w: %w", voucher.RefusedTerms, err))
 	}
 	grant, reply, err := v.Book.Restart(chid, p, voucher.Bytes(st.Queued()))
 	if err != nil {
-		return refuse(p.ID, err)
+		return v.refuse(p.ID, err)
 	}
-	return Result(grant, &reply)
+	return Result(grant, &reply, v.Form)
 }
 
 func recovered(err *error) {
@@ -125,13 +129,22 @@ func recovered(err *error) {
 
 // refuse turns err into the answer that crosses the wire: a rejection with the
 // refusal's code and its reason.
-func refuse(id voucher.DealID, err error) (datatransfer.ValidationResult, error) {
+func (v Validator) refuse(id voucher.DealID, err error) (datatransfer.ValidationResult, error) {
 	reply := Refusal(id, err)
-	node, encErr := reply.Encode()
-	if encErr != nil {
-		return datatransfer.ValidationResult{}, encErr
+	result, encErr := Reply(&reply, v.Form)
+	return datatransfer.ValidationResult{VoucherResult: result}, encErr
+}
+
+// Reply returns r as a voucher result, nil for nil.
+func Reply(r *voucher.DealResponse, form voucher.Form) (*datatransfer.TypedVoucher, error) {
+	if r == nil {
+		return nil, nil
 	}
-	return datatransfer.ValidationResult{VoucherResult: &datatransfer.TypedVoucher{Voucher: node, Type: voucher.ResponseType}}, nil
+	node, err := form.EncodeResponse(*r)
+	if err != nil {
+		return nil, err
+	}
+	return &datatransfer.TypedVoucher{Voucher: node, Type: datatransfer.TypeIdentifier(form.ResponseType())}, nil
 }
 
 // Refusal returns the response that tells a client why. Content that is not
@@ -149,8 +162,11 @@ func Refusal(id voucher.DealID, err error) voucher.DealResponse {
 // Result says a grant in go-data-transfer's words, where a DataLimit of 0
 // means none and counts what this channel queued. reply, if not nil, goes with
 // it.
-func Result(g Grant, reply *voucher.DealResponse) (datatransfer.ValidationResult, error) {
-	r := datatransfer.ValidationResult{Accepted: true, RequiresFinalization: g.Verdict.Settle}
+func Result(g Grant, reply *voucher.DealResponse, form voucher.Form) (r datatransfer.ValidationResult, err error) {
+	if r.VoucherResult, err = Reply(reply, form); err != nil {
+		return datatransfer.ValidationResult{}, err
+	}
+	r.Accepted, r.RequiresFinalization = true, g.Verdict.Settle
 	switch may := g.May(); may {
 	case voucher.MaxBytes:
 	case 0:
@@ -158,13 +174,5 @@ func Result(g Grant, reply *voucher.DealResponse) (datatransfer.ValidationResult
 	default:
 		r.DataLimit = uint64(may)
 	}
-	if reply == nil {
-		return r, nil
-	}
-	node, err := reply.Encode()
-	if err != nil {
-		return datatransfer.ValidationResult{}, err
-	}
-	r.VoucherResult = &datatransfer.TypedVoucher{Voucher: node, Type: voucher.ResponseType}
 	return r, nil
 }

@@ -54,7 +54,7 @@ func TestResult(t *testing.T) {
 		"held is no probe":  {Grant{Verdict: revalidator.Verdict{}, Probe: true}, datatransfer.ValidationResult{Accepted: true, ForcePause: true, DataLimit: 1}},
 		"settled, unpaused": {Grant{Verdict: revalidator.Verdict{Limit: 7}}, datatransfer.ValidationResult{Accepted: true, DataLimit: 7}},
 	} {
-		got, err := Result(tc.grant, nil)
+		got, err := Result(tc.grant, nil, voucher.Maps)
 		if err != nil || !got.Equals(tc.want) {
 			t.Errorf("%s: %+v, %v, want %+v", name, got, err, tc.want)
 		}

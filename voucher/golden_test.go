@@ -235,7 +235,7 @@ func responseVectors(t testing.TB) []vector {
 
 func vectors(t testing.TB) []vector {
 	all := dealVectors(t)
-	for _, more := range [][]vector{paymentVectors(t), queryVectors(t), responseVectors(t)} {
+	for _, more := range [][]vector{paymentVectors(t), queryVectors(t), responseVectors(t), tupleVectors(t)} {
 		all = append(all, more...)
 	}
 	return all

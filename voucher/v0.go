@@ -130,7 +130,7 @@ func UnmarshalProposalV0(b []byte) (ProposalV0, error) {
 }
 
 // MarshalTuple returns p as a stream of DealProtocolV0 carries it.
-func (p DealPayment) MarshalTuple() ([]byte, error) { return marshal(p.write().asTuple()) }
+func (p DealPayment) MarshalTuple() ([]byte, error) { return marshal(Tuples.EncodePayment(p)) }
 
 // UnmarshalDealPaymentV0 reads what MarshalTuple writes. No signature is
 // checked. The error wraps ErrMalformed.
@@ -139,7 +139,7 @@ func UnmarshalDealPaymentV0(b []byte) (DealPayment, error) {
 	if err != nil {
 		return DealPayment{}, err
 	}
-	return readPayment(readTuple("payment 0.0.1", n, "ID", "PaymentChannel", "PaymentVoucher"))
+	return readPayment(readTuple("payment 0.0.1", n, paymentKeys...))
 }
 
 // ResponseV0 tells a client how its deal stands, with the blocks that come next

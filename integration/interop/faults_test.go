@@ -48,31 +48,34 @@ func TestSellThroughFaults(t *testing.T) {
 	for name, fault := range sellFaults {
 		for where, at := range map[string]uint64{"first interval": 1 << 16, "middle": 3 << 19} {
 			for _, s := range []sale{broken, {name: "free", sizes: broken.sizes}, {name: "free part", sizes: broken.sizes, part: 200}} {
-				t.Run(name+"/"+where+"/"+s.name, func(t *testing.T) {
-					dag := newChain(t, s.sizes...)
-					provider := newSeller(t, s.ask(), false, dag.car(t))
-					client := newLazyClient(t)
-					gate := newGate(t, at)
-					provider.goods.gate = gate
-					onRecord := provider.onRecord()
-					deal := client.propose(within(t, time.Minute), provider.addr(), provider.payTo,
-						rt.DealProposal{PayloadCID: dag.root, ID: 7, Params: params(s.price, s.unseal, s.interval, s.increase, s.selector(), nil)}, s.selector())
-					await(t, gate.reached, "the middle")
-					await(t, deal.accepted, "acceptance") // a stock channel that breaks before it never ends in order
-					await(t, onRecord, "the provider's record")
-					fault(t, provider, deal)
-					gate.release()
-					deal.restart(within(t, time.Minute), provider.addr())
-					deal.wait(within(t, time.Minute))
-					if deal.err != nil || !deal.completed || deal.received != s.bytes() || !slices.Equal(deal.paid, s.payments) {
-						t.Errorf("want %d bytes for %v: %s", s.bytes(), s.payments, deal)
-					}
-					if s.price != 0 {
-						checkSold(t, s, provider)
-					}
-				})
+				t.Run(name+"/"+where+"/"+s.name, func(t *testing.T) { sellThrough(t, s, at, inMaps{}, fault) })
 			}
 		}
+	}
+}
+
+func sellThrough(t *testing.T, s sale, at uint64, says dialect, fault func(*testing.T, *seller, *lazyDeal)) {
+	dag := newChain(t, s.sizes...)
+	provider := newSeller(t, s.ask(), false, dag.car(t))
+	client := newLazyClient(t)
+	client.dialect = says
+	gate := newGate(t, at)
+	provider.goods.gate = gate
+	onRecord := provider.onRecord()
+	deal := client.propose(within(t, time.Minute), provider.addr(), provider.payTo,
+		rt.DealProposal{PayloadCID: dag.root, ID: 7, Params: params(s.price, s.unseal, s.interval, s.increase, s.selector(), nil)}, s.selector())
+	await(t, gate.reached, "the middle")
+	await(t, deal.accepted, "acceptance") // a stock channel that breaks before it never ends in order
+	await(t, onRecord, "the provider's record")
+	fault(t, provider, deal)
+	gate.release()
+	deal.restart(within(t, time.Minute), provider.addr())
+	deal.wait(within(t, time.Minute))
+	if deal.err != nil || !deal.completed || deal.received != s.bytes() || !slices.Equal(deal.paid, s.payments) {
+		t.Errorf("want %d bytes for %v: %s", s.bytes(), s.payments, deal)
+	}
+	if s.price != 0 {
+		checkSold(t, s, provider)
 	}
 }
 

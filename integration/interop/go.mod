@@ -136,7 +136,6 @@ require (
 	golang.org/x/telemetry v0.0.0-20260908163034-4bcc4b2ee518 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	golang.org/x/tools v0.50.0 // indirect
-	golang.org/x/xerrors v0.0.0-20240903120638-7835f813f4da // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 	lukechampine.com/blake3 v1.4.1 // indirect
 	modernc.org/libc v1.74.1 // indirect
@@ -153,6 +152,7 @@ require (
 	github.com/multiformats/go-multihash v0.2.3
 	github.com/tollgraph/tollgraph v0.0.0-00010101000000-000000000000
 	github.com/whyrusleeping/cbor-gen v0.3.1
+	golang.org/x/xerrors v0.0.0-20240903120638-7835f813f4da
 )
 
 replace github.com/tollgraph/tollgraph => ../..

@@ -24,19 +24,21 @@ import (
 // the end.
 type lazyClient struct {
 	*stock
-	wallet voucher.Key
+	wallet  voucher.Key
+	dialect dialect
 }
 
 func newLazyClient(t testing.TB) *lazyClient {
 	t.Helper()
 	key, err := voucher.NewKey()
 	must(t, err)
-	return &lazyClient{newStock(t, newBlocks()), key}
+	return &lazyClient{newStock(t, newBlocks()), key, inMaps{}}
 }
 
 // lazyDeal is one deal of a lazyClient, and what it notes for the test.
 type lazyDeal struct {
 	c        *lazyClient
+	dialect  dialect
 	proposal rt.DealProposal
 	channel  address.Address
 	chid     datatransfer.ChannelID
@@ -63,7 +65,7 @@ type lazyDeal struct {
 func (c *lazyClient) propose(ctx context.Context, p peer.AddrInfo, payTo address.Address, proposal rt.DealProposal, sel datamodel.Node) *lazyDeal {
 	c.t.Helper()
 	d := &lazyDeal{
-		c: c, proposal: proposal, events: newEvents(), accepted: make(chan struct{}), ended: make(chan struct{}),
+		c: c, dialect: c.dialect, proposal: proposal, events: newEvents(), accepted: make(chan struct{}), ended: make(chan struct{}),
 		interval: proposal.PaymentInterval, requested: big.Zero(), spent: big.Zero(), unsealPaid: big.Zero(),
 	}
 	if payTo != address.Undef {
@@ -75,10 +77,9 @@ func (c *lazyClient) propose(ctx context.Context, p peer.AddrInfo, payTo address
 	life, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
 	c.t.Cleanup(cancel)
-	node := rt.BindnodeRegistry.TypeToNode(&proposal)
-	var err error
-	d.chid, err = c.dt.OpenPullDataChannel(life, p.ID, datatransfer.TypedVoucher{Voucher: node, Type: rt.DealProposalType}, proposal.PayloadCID, sel,
-		datatransfer.WithSubscriber(d.events.put))
+	v, err := c.dialect.proposal(proposal)
+	must(c.t, err)
+	d.chid, err = c.dt.OpenPullDataChannel(life, p.ID, v, proposal.PayloadCID, sel, datatransfer.WithSubscriber(d.events.put))
 	must(c.t, err)
 	go d.run(life)
 	return d
@@ -155,9 +156,9 @@ func (d *lazyDeal) handle(ctx context.Context, e event) bool {
 
 // answer takes in what the provider says.
 func (d *lazyDeal) answer(v datatransfer.TypedVoucher) {
-	r, err := rt.DealResponseFromNode(v.Voucher)
-	if err != nil || v.Type != rt.DealResponseType {
-		d.err = fmt.Errorf("unreadable answer of type %s: %v", v.Type, err)
+	r, err := d.dialect.response(v)
+	if err != nil {
+		d.err = fmt.Errorf("unreadable answer of type %s: %w", v.Type, err)
 		return
 	}
 	d.statuses, d.message = append(d.statuses, r.Status), r.Message
@@ -194,8 +195,11 @@ func (d *lazyDeal) pay(ctx context.Context) {
 	if d.err = d.c.wallet.Sign(v); d.err != nil {
 		return
 	}
-	node := rt.BindnodeRegistry.TypeToNode(&rt.DealPayment{ID: d.proposal.ID, PaymentChannel: d.channel, PaymentVoucher: v})
-	if d.err = d.c.dt.SendVoucher(ctx, d.chid, datatransfer.TypedVoucher{Voucher: node, Type: rt.DealPaymentType}); d.err != nil {
+	var said datatransfer.TypedVoucher
+	if said, d.err = d.dialect.payment(d.proposal.ID, d.channel, v); d.err != nil {
+		return
+	}
+	if d.err = d.c.dt.SendVoucher(ctx, d.chid, said); d.err != nil {
 		return
 	}
 	d.paid = append(d.paid, total.Uint64())
