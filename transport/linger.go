@@ -19,9 +19,9 @@ const lingerTimeout = 5 * time.Second
 // round trip, in which a provider cannot take the payment that it waits for.
 //
 // The messages of one channel still wait for each other, each until the peer has
-// answered for the one before: on streams of their own they could overtake one
-// another, and a client that hears of the completion before the finalization
-// waits for ever.
+// ended the stream of the one before, which data-transfer does when it has taken
+// the message in: on streams of their own they could overtake one another, and a
+// client that hears of the completion before the finalization waits for ever.
 type lingers struct {
 	mu     sync.Mutex // guards the fields below
 	last   map[lingerKey]*linger
@@ -41,7 +41,7 @@ type lingerKey struct {
 type linger struct {
 	all  *lingers
 	key  lingerKey
-	done chan struct{} // closed when its stream is
+	done chan struct{} // closed when the peer has it
 	late bool          // the stream is closed aside; owned by the sender until it returns
 }
 
@@ -126,6 +126,9 @@ func (s *lingeringStream) Close() error {
 	s.m.all.aside(func() {
 		defer s.m.all.finish(s.m)
 		_ = s.SetDeadline(time.Now().Add(lingerTimeout)) // without one libp2p's own bounds hold
+		if s.CloseWrite() == nil {
+			_, _ = s.Read(make([]byte, 1)) // nothing is said on it: its end is waited for
+		}
 		if s.Stream.Close() != nil {
 			_ = s.Reset() // the peer has the message, or its connection is gone
 		}
