@@ -223,17 +223,21 @@ type oldProvider struct {
 	host  host.Host
 	ask   voucher.Ask
 	payTo address.Address
-	walk  []step
+	goods *shelf
+	size  voucher.Bytes
 	// spoil changes a block before it is sent; nil changes nothing.
 	spoil func(i int, b voucher.Block) []voucher.Block
-	// cutAt ends the first stream in front of a block.
-	cutAt int
+	// cuts are in front of which block the first streams end.
+	cuts []int
 
 	mu    sync.Mutex
 	paid  []voucher.Amount          // guarded by mu: cumulative in each deal
 	lanes map[uint64]voucher.Amount // guarded by mu: what each is worth
 	ends  []error                   // guarded by mu: how each deal ended
 	ids   []voucher.DealID          // guarded by mu
+	sent  voucher.Bytes             // guarded by mu; in all answers
+	known map[string]bool           // guarded by mu; what was sent in one
+	roots voucher.Bytes             // guarded by mu; what the roots of deals come to that were sent before
 	done  chan struct{}             // a deal ended
 }
 
@@ -241,7 +245,10 @@ func newOldProvider(t testing.TB, ask voucher.Ask, walk []step) *oldProvider {
 	t.Helper()
 	key, err := payment.LoadOrCreateKey(filepath.Join(t.TempDir(), "wallet.key"))
 	must(t, err)
-	p := &oldProvider{t: t, host: newHost(t, true), ask: ask, payTo: key.Address(), walk: walk, cutAt: -1, lanes: make(map[uint64]voucher.Amount), done: make(chan struct{}, 16)}
+	p := &oldProvider{t: t, host: newHost(t, true), ask: ask, payTo: key.Address(), goods: newShelf(), size: sum(walk), lanes: make(map[uint64]voucher.Amount), known: make(map[string]bool), done: make(chan struct{}, 64)}
+	for _, s := range walk {
+		p.goods.blocks[cidlink.Link{Cid: s.cid}.Binary()] = s.data
+	}
 	p.host.SetStreamHandler(voucher.QueryProtocolV0, p.query)
 	p.host.SetStreamHandler(voucher.DealProtocolV0, func(s network.Stream) {
 		_ = s.SetDeadline(time.Now().Add(30 * time.Second))
@@ -269,7 +276,7 @@ func (p *oldProvider) query(s network.Stream) {
 	if _, err := voucher.ReadMessage(s, 1<<16); err != nil {
 		return
 	}
-	b, err := voucher.QueryResponse{PaymentAddress: p.payTo, MinPricePerByte: p.ask.PricePerByte, Size: sum(p.walk),
+	b, err := voucher.QueryResponse{PaymentAddress: p.payTo, MinPricePerByte: p.ask.PricePerByte, Size: p.size,
 		MaxPaymentInterval: p.ask.PaymentInterval, MaxPaymentIntervalIncrease: p.ask.PaymentIntervalIncrease}.MarshalTuple()
 	if err == nil {
 		_, _ = s.Write(b)
@@ -286,10 +293,11 @@ func (p *oldProvider) sell(s network.Stream) error {
 	if proposal.Once {
 		return errors.New("a tuple of four, which is not known here")
 	}
-	p.mu.Lock()
-	first := len(p.ids) == 0
-	p.ids = append(p.ids, proposal.ID)
-	p.mu.Unlock()
+	walk, err := p.walk(proposal.DealProposal)
+	if err != nil {
+		return err
+	}
+	cut := p.begin(proposal.DealProposal)
 	say := func(r voucher.ResponseV0) error {
 		r.ID = proposal.ID
 		b, err := r.MarshalCBOR()
@@ -304,11 +312,12 @@ func (p *oldProvider) sell(s network.Stream) error {
 	interval, sent, paidFor, at := p.ask.PaymentInterval, voucher.Bytes(0), voucher.Bytes(0), 0
 	for {
 		var batch []voucher.Block
-		for at < len(p.walk) && sent-paidFor < interval {
-			if at == p.cutAt && first {
+		from := at
+		for at < len(walk) && sent-paidFor < interval {
+			if at == cut {
 				return errors.New("cut")
 			}
-			b := voucher.BlockOf(p.walk[at].cid, p.walk[at].data)
+			b := voucher.BlockOf(walk[at].cid, walk[at].data)
 			if p.spoil == nil {
 				batch = append(batch, b)
 			} else {
@@ -318,13 +327,14 @@ func (p *oldProvider) sell(s network.Stream) error {
 			at++
 		}
 		status := voucher.DealStatusFundsNeeded
-		if at == len(p.walk) {
+		if at == len(walk) {
 			status = voucher.DealStatusFundsNeededLastPayment
 		}
 		owed := p.ask.PricePerByte.Of(sent - paidFor)
 		if err := say(voucher.ResponseV0{DealResponse: voucher.DealResponse{Status: status, PaymentOwed: owed}, Blocks: batch}); err != nil {
 			return err
 		}
+		p.note(walk[from:at])
 		for !owed.IsZero() {
 			pay, err := in.Payment()
 			if err != nil {
@@ -342,10 +352,57 @@ func (p *oldProvider) sell(s network.Stream) error {
 			}
 		}
 		interval += p.ask.PaymentIntervalIncrease
-		if at == len(p.walk) {
+		if at == len(walk) {
 			return say(voucher.ResponseV0{DealResponse: voucher.DealResponse{Status: voucher.DealStatusCompleted}})
 		}
 	}
+}
+
+// walk is what a proposal selects, in order.
+func (p *oldProvider) walk(d voucher.DealProposal) (steps []step, err error) {
+	ls := p.goods.links()
+	selectors.AddReifiers(&ls)
+	err = selectors.Walk(p.t.Context(), ls, d.PayloadCID, d.Params.Selector, 0, func(c cid.Cid) ([]byte, error) {
+		data := p.goods.get(cidlink.Link{Cid: c})
+		steps = append(steps, step{c, data})
+		return data, nil
+	})
+	return steps, err
+}
+
+// begin notes a deal and returns in front of which block it is cut.
+func (p *oldProvider) begin(d voucher.DealProposal) (cut int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cut = -1
+	if len(p.ids) < len(p.cuts) {
+		cut = p.cuts[len(p.ids)]
+	}
+	p.ids = append(p.ids, d.ID)
+	if root := d.PayloadCID; p.known[string(root.Hash())] {
+		p.roots += voucher.Bytes(len(p.goods.get(cidlink.Link{Cid: root})))
+	}
+	return cut
+}
+
+// note counts what was sent.
+func (p *oldProvider) note(batch []step) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range batch {
+		p.sent += voucher.Bytes(len(s.data))
+		p.known[string(s.cid.Hash())] = true
+	}
+}
+
+// earned is what all lanes are worth.
+func (p *oldProvider) earned() (all voucher.Amount) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.lanes {
+		all = all.Add(a)
+	}
+	return all
 }
 
 // book takes a payment and returns by how much its lane grew.

@@ -32,6 +32,9 @@ type clientCarrier interface {
 	close(ctx context.Context, chid datatransfer.ChannelID) error
 	// inBand reports whether payments go on the channel wherever they could go.
 	inBand() bool
+	// skips reports whether a channel to a provider that is connected can begin
+	// behind what is held. Where it cannot, all of a deal is sent and charged.
+	skips(to peer.ID) bool
 	// carriable refuses a deal that would die of its payments.
 	carriable(to peer.ID, terms voucher.Terms, expected, risk Bytes) error
 }

@@ -39,14 +39,18 @@ func (t *clientStreams) has(chid datatransfer.ChannelID) bool { return t.buy(chi
 
 func (t *clientStreams) inBand() bool { return true }
 
+func (t *clientStreams) skips(to peer.ID) bool {
+	known, err := t.c.cfg.Host.Peerstore().SupportsProtocols(to, voucher.SkipProtocolV0)
+	return err == nil && len(known) != 0
+}
+
 func (t *clientStreams) carriable(peer.ID, voucher.Terms, Bytes, Bytes) error { return nil }
 
 // open proposes d on a stream of its own. What is held in front of the walk's
 // first gap is not asked for where the provider knows how to leave it out.
 func (t *clientStreams) open(ctx context.Context, d *clientDeal) (datatransfer.ChannelID, bool, error) {
 	var none datatransfer.ChannelID
-	known, err := t.c.cfg.Host.Peerstore().SupportsProtocols(d.provider.ID, voucher.SkipProtocolV0)
-	p := voucher.ProposalV0{DealProposal: d.proposal, Once: err == nil && len(known) != 0}
+	p := voucher.ProposalV0{DealProposal: d.proposal, Once: t.skips(d.provider.ID)}
 	if p.Once {
 		_, held, err := selectors.Complete(ctx, interpreted(d.store.LinkSystem()), d.proposal.PayloadCID, d.proposal.Params.Selector, maxLocalLinks)
 		if err != nil {

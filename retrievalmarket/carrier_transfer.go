@@ -44,6 +44,8 @@ func (t *clientTransfers) close(ctx context.Context, chid datatransfer.ChannelID
 
 func (t *clientTransfers) inBand() bool { return false }
 
+func (t *clientTransfers) skips(peer.ID) bool { return true }
+
 func (t *clientTransfers) carriable(to peer.ID, terms voucher.Terms, expected, risk Bytes) error {
 	if !t.c.asVouchers(to) {
 		return nil

@@ -45,7 +45,7 @@ type clientDeal struct {
 	inbox    *inbox
 	gone     chan struct{} // closed when the goroutine has ended
 	courier  *courier
-	doubles  atomic.Uint64 // bytes of blocks that came again and are charged again, see purchase
+	doubles  atomic.Uint64 // bytes of blocks that were held, came again and are charged, see purchase
 
 	// Owned by the goroutine that runs run, and before it starts by its maker.
 	deal      Deal
@@ -206,6 +206,9 @@ func (d *clientDeal) count() {
 func (d *clientDeal) arrived(written uint64) Bytes {
 	return Bytes(written).Sub(Bytes(d.rec.Start)).Add(Bytes(d.doubles.Load()))
 }
+
+// fresh is how many bytes came that were not held.
+func (d *clientDeal) fresh() Bytes { return d.seen.Sub(Bytes(d.doubles.Load())) }
 
 // sync makes what arrived durable, and counts it.
 func (d *clientDeal) sync() {

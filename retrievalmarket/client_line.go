@@ -63,6 +63,7 @@ func (d *clientDeal) opened(n openedNote) {
 			d.busy = nil
 		}
 		d.line.by, d.line.older = n.by, n.older
+		d.rec.Plain = !n.by.skips(d.provider.ID)
 		d.adopt(n.chid)
 	}
 }

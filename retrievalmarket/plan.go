@@ -41,7 +41,7 @@ func (c *Client) plan(ctx context.Context, r Request, store Store, whole bool) (
 	if p.record, err = findRecord(records, r, store); err != nil || complete || whole || p.record != nil && p.record.Whole == "" {
 		return p, err
 	}
-	found, held2, err := gapsIn(ctx, ls, r)
+	found, held2, err := gapsIn(ctx, ls, r, false)
 	if len(found) > 0 {
 		p.gaps, p.held = found, held2
 	}
@@ -49,8 +49,9 @@ func (c *Client) plan(ctx context.Context, r Request, store Store, whole bool) (
 }
 
 // findRecord finds among all records of its root the open deal with which r goes
-// on, the last changed first: of the same order and provider, on terms within r.
-// Deals on record that r cannot continue stay there.
+// on, the last changed first: of the same order and provider, on terms within r, and
+// not one that would be charged again. Deals on record that r cannot continue stay
+// there.
 func findRecord(records []record, r Request, store Store) (*record, error) {
 	slices.SortStableFunc(records, func(a, b record) int { return b.Updated.Compare(a.Updated) })
 	for _, rec := range records {
@@ -65,7 +66,7 @@ func findRecord(records []record, r Request, store Store) (*record, error) {
 		if err != nil {
 			return nil, err
 		}
-		same := !rec.Phase.Final() && rec.Peer == r.Provider.ID.String() && selectors.Equal(want, r.Selector)
+		same := !rec.Phase.Final() && !rec.Plain && rec.Peer == r.Provider.ID.String() && selectors.Equal(want, r.Selector)
 		if same && rec.check() == nil && (r.MaxPrice == nil || proposal.Params.PricePerByte <= *r.MaxPrice) && store.Written() >= rec.Start {
 			return &rec, nil
 		}
@@ -105,7 +106,7 @@ func (v *retrieval) choose(ctx context.Context, r Request, store Store) (*client
 				return d, nil
 			}
 		}
-		p, err := v.c.plan(ctx, r, store, v.whole || v.rounds >= maxRounds)
+		p, err := v.plan(ctx, r, store)
 		if err != nil {
 			return nil, err
 		}
@@ -123,6 +124,24 @@ func (v *retrieval) choose(ctx context.Context, r Request, store Store) (*client
 		}
 		v.gaps, v.rounds = p.gaps, v.rounds+1
 	}
+}
+
+// plan is Client.plan, which does not look for gaps for ever. A deal with a plain
+// provider begins at its root, so that one for all of r would be charged for what
+// is held in front too: from such a provider that is bought as gaps are.
+func (v *retrieval) plan(ctx context.Context, r Request, store Store) (plan, error) {
+	whole := v.whole || v.rounds >= maxRounds
+	p, err := v.c.plan(ctx, r, store, whole)
+	if err != nil || whole || p.record != nil || p.complete || p.held == 0 || len(p.gaps) > 0 {
+		return p, err
+	}
+	if err := v.c.connect(ctx, r.Provider.AddrInfo); err != nil {
+		return p, err
+	}
+	if !v.c.carrierFor(r.Provider.ID).skips(r.Provider.ID) {
+		p.gaps, p.held, err = gapsIn(ctx, withUnixFS(store.LinkSystem()), r, true)
+	}
+	return p, err
 }
 
 // goOn continues a deal on record.

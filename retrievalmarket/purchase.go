@@ -50,10 +50,15 @@ func (x *purchase) feed(ctx context.Context, ls ipld.LinkSystem, c cid.Cid) ([]b
 	return b.Data, x.keep(ctx, ls, c, b.Data)
 }
 
-// keep stores a block. The deal is told by the store if that fails. One that the
-// deal has had already is not stored again, but a plain provider has sent it for
-// this link of the walk, and charges it.
+// keep stores a block. The deal is told by the store if that fails. One that is
+// held is not stored again, but a plain provider has sent it for this link of the
+// walk, and charges it.
 func (x *purchase) keep(ctx context.Context, ls ipld.LinkSystem, c cid.Cid, data []byte) error {
+	if !x.proposal.Once && held(ctx, ls, c) {
+		x.d.doubles.Add(uint64(len(data)))
+		x.post(channelNote{kind: noteProgress})
+		return nil
+	}
 	w, commit, err := ls.StorageWriteOpener(ipld.LinkContext{Ctx: ctx})
 	if err != nil {
 		return err
@@ -61,15 +66,20 @@ func (x *purchase) keep(ctx context.Context, ls ipld.LinkSystem, c cid.Cid, data
 	if _, err := w.Write(data); err != nil {
 		return fmt.Errorf("keep %s: %w", c, err)
 	}
-	before := x.d.store.Written()
 	if err := commit(cidlink.Link{Cid: c}); err != nil {
 		return err
 	}
-	if !x.proposal.Once && x.d.store.Written() == before {
-		x.d.doubles.Add(uint64(len(data)))
-	}
 	x.post(channelNote{kind: noteProgress})
 	return nil
+}
+
+// held reports whether a block is in the store.
+func held(ctx context.Context, ls ipld.LinkSystem, c cid.Cid) bool {
+	r, err := ls.StorageReadOpener(ipld.LinkContext{Ctx: ctx}, cidlink.Link{Cid: c})
+	if closer, ok := r.(io.Closer); ok && err == nil {
+		_ = closer.Close() // nothing was written
+	}
+	return err == nil
 }
 
 // load reads a block that is held.

@@ -167,6 +167,8 @@ func (v *retrieval) after(ctx context.Context, d *clientDeal) (*clientDeal, erro
 		return nil, nil
 	case err == nil:
 		v.again = false
+	case errors.Is(err, voucher.RefusedResume) && d.rec.Plain && d.fresh() > 0: // the next deal is for what is missing now
+		v.again, v.gaps, v.rounds = true, nil, 0
 	case errors.Is(err, voucher.RefusedResume) && !v.again: // it goes on with a new deal, for what is left of the budget
 		v.again = true
 		if part {

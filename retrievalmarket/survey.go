@@ -14,13 +14,15 @@ import (
 
 // gapsIn finds what is missing of what r asks for, as deals of their own, and how
 // many bytes of it are held. It finds none where one deal for all of r brings no
-// more than what is missing, or where that is not known.
-func gapsIn(ctx context.Context, ls ipld.LinkSystem, r Request) ([]gap, Bytes, error) {
+// more than what is missing, or where that is not known. From a plain provider a
+// deal brings all of its selection: it then finds the deals that bring least again,
+// which is the block whose links are missing where there are several.
+func gapsIn(ctx context.Context, ls ipld.LinkSystem, r Request, plain bool) ([]gap, Bytes, error) {
 	t, ok := targetOf(ctx, ls, r)
 	if !ok {
 		return nil, 0, nil
 	}
-	s := survey{ls: ls, seen: make(map[cid.Cid]struct{}), counted: make(map[cid.Cid]struct{})}
+	s := survey{ls: ls, plain: plain, seen: make(map[cid.Cid]struct{}), counted: make(map[cid.Cid]struct{})}
 	for _, c := range t.way {
 		if data, ok := s.read(ctx, c); ok {
 			s.count(c, data)
@@ -29,7 +31,7 @@ func gapsIn(ctx context.Context, ls ipld.LinkSystem, r Request) ([]gap, Bytes, e
 	if err := s.walk(ctx, t.block, t.span); err != nil {
 		return nil, 0, fmt.Errorf("look through what is held: %w", err)
 	}
-	if !s.scattered {
+	if !s.scattered && !plain {
 		return nil, 0, nil
 	}
 	return s.gaps, s.held, nil
@@ -40,6 +42,7 @@ func gapsIn(ctx context.Context, ls ipld.LinkSystem, r Request) ([]gap, Bytes, e
 // missing.
 type survey struct {
 	ls        ipld.LinkSystem
+	plain     bool                 // nothing can be left out of a deal
 	seen      map[cid.Cid]struct{} // surveyed whole, or in a gap
 	counted   map[cid.Cid]struct{}
 	links     int
@@ -151,6 +154,7 @@ func (s *survey) sort(ctx context.Context, c cid.Cid, links []child) []stop {
 	var stops []stop
 	var missing []run
 	first := make(map[int]int) // the stop at which a missing link would be
+	alone := s.plain && s.missing(ctx, links) == 1
 	for _, l := range links {
 		_, again := s.seen[l.cid]
 		_, here := s.read(ctx, l.cid)
@@ -161,7 +165,7 @@ func (s *survey) sort(ctx context.Context, c cid.Cid, links []child) []stop {
 		case again: // it comes with an earlier gap
 		case partly:
 			stops = append(stops, stop{gap: &gap{root: l.cid, node: l.span.selector()}})
-		case c.Prefix().Codec != cid.DagProtobuf: // its links cannot be named by their number
+		case alone, c.Prefix().Codec != cid.DagProtobuf: // the latter's links cannot be named by their number
 			s.seen[l.cid] = struct{}{}
 			stops = append(stops, stop{gap: &gap{root: l.cid}})
 		default:
@@ -175,6 +179,17 @@ func (s *survey) sort(ctx context.Context, c cid.Cid, links []child) []stop {
 		}
 	}
 	return between(stops, gapsOf(c, missing), first)
+}
+
+// missing counts the links that are neither held nor in an earlier gap.
+func (s *survey) missing(ctx context.Context, links []child) (n int) {
+	for _, l := range links {
+		_, again := s.seen[l.cid]
+		if _, here := s.read(ctx, l.cid); !here && !again {
+			n++
+		}
+	}
+	return n
 }
 
 // between puts every gap where its first link would be among stops. at says that
