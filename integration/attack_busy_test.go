@@ -69,3 +69,40 @@ func turnedAway(ctx context.Context, t *testing.T, sel *seller, s *shop) {
 		t.Errorf("%d bytes for %s: %v", got.TotalReceived, got.FundsSpent, err)
 	}
 }
+
+// stuck is a manager whose updates do not come to their end: as with a client that
+// opens no stream for what it is told.
+type stuck struct {
+	market.Transfers
+	in   chan struct{} // one is under way
+	free chan struct{} // closed when they may end
+}
+
+func (s *stuck) UpdateValidationStatus(ctx context.Context, chid datatransfer.ChannelID, v datatransfer.ValidationResult) error {
+	select {
+	case s.in <- struct{}{}:
+	default:
+	}
+	<-s.free
+	return s.Transfers.UpdateValidationStatus(context.WithoutCancel(ctx), chid, v)
+}
+
+// TestBusyTelling: a payment is answered at once also while the client does not
+// take what it is told of the one before. When it does, it gets what it paid for.
+func TestBusyTelling(t *testing.T) {
+	s := newShop(t)
+	ctx := within(t, time.Minute)
+	slow := &stuck{in: make(chan struct{}, 1), free: make(chan struct{})}
+	sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, func(c *market.ProviderConfig) {
+		slow.Transfers, c.Transfers = c.Transfers, slow
+	})
+	r := newReturner(t, sel, s, 7)
+	r.begin(ctx, 0)
+	r.payNext(ctx)
+	wait(ctx, t, slow.in)
+	for range 2 {
+		r.payNext(ctx) // it waits for the answer, and gives up in time
+	}
+	close(slow.free)
+	r.has(ctx, 4*shopInterval)
+}

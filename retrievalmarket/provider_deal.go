@@ -19,8 +19,7 @@ const (
 	watchEvery = 2 * time.Second
 	// closeAfter is how long the channel of a completed deal may take to complete.
 	closeAfter = 10 * time.Second
-	// tellTimeout bounds one message to the client over data-transfer. Payments
-	// of the deal wait meanwhile.
+	// tellTimeout bounds one message to the client over data-transfer.
 	tellTimeout = 5 * time.Second
 	// acceptanceLead is how far behind the blocks of a short deal its last word
 	// is sent. The acceptance travels with the blocks, the last word on a stream of
@@ -41,12 +40,16 @@ type providerDeal struct {
 	// Owned by the goroutine that runs run, and before it starts by its maker.
 	deal      Deal
 	rec       record
-	told      validation.Grant // what the channel was last let do
-	asked     voucher.Amount   // what was last asked for
-	stopped   bool             // the channel stands still, and was not told since
-	streaming bool             // the client pays on a stream of its own: it need not be asked
-	done      bool             // the client said that it has everything
-	sentAll   bool             // data-transfer said that the channel has nothing more to send
+	told      validation.Grant      // what the channel was last let do
+	asked     voucher.Amount        // what was last asked for
+	stopped   bool                  // the channel stands still, and was not told since
+	telling   *telling              // what it is being told; nil if nothing
+	untold    bool                  // that could not be sent: not again before something happens
+	unsure    bool                  // what it was told last may be overtaken
+	word      *voucher.DealResponse // what is to be said next about a payment
+	streaming bool                  // the client pays on a stream of its own: it need not be asked
+	done      bool                  // the client said that it has everything
+	sentAll   bool                  // data-transfer said that the channel has nothing more to send
 	unsealing bool
 	active    time.Time // when anything last moved
 	put       record    // as it is on disk
@@ -89,10 +92,14 @@ func (d *providerDeal) run(ctx context.Context) {
 			d.leave()
 			return
 		case <-d.inbox.wake:
+			d.untold = false
 			for _, note := range d.inbox.take() {
 				d.handle(ctx, note)
 			}
+		case <-d.telling.gone():
+			d.hasTold()
 		case <-tick.C:
+			d.untold = false
 			d.watch()
 		}
 	}
@@ -124,6 +131,9 @@ func (d *providerDeal) handle(ctx context.Context, note any) {
 		d.channelEvent(ctx, n)
 	case attachNote:
 		d.told, d.stopped, d.asked, d.active = n.grant, false, d.askedFirst(), time.Now()
+		if d.telling != nil {
+			d.telling.stale = true
+		}
 		if n.old != n.chid {
 			d.closeChannel(ctx, n.old)
 		}
@@ -165,7 +175,7 @@ func (d *providerDeal) channelEvent(ctx context.Context, n channelNote) {
 		before := d.deal.Account.Paid
 		if err := d.takeVoucher(ctx, n.voucher); err != nil {
 			d.p.log.Warn("payment refused", "peer", d.key.From, "id", d.key.ID, "err", err)
-			d.tellRefused(ctx, err)
+			d.tellRefused(err)
 		}
 		if before.Less(d.deal.Account.Paid) {
 			d.asked = voucher.Amount{} // if it was too little, the rest is asked for
@@ -219,7 +229,8 @@ func (d *providerDeal) settleUp(ctx context.Context) error {
 	}
 	d.publish(ProviderEventProgress)
 	d.unsealIfPaid(ctx)
-	return d.tell(ctx)
+	d.tell(ctx)
+	return nil
 }
 
 // closeIfDone ends a deal that is settled. A client with a payment stream says

@@ -262,16 +262,10 @@ func paymentRefusal(err error) error {
 
 // tellRefused answers a bad payment that came as a data-transfer voucher. The
 // deal goes on: a good payment may follow.
-func (d *providerDeal) tellRefused(ctx context.Context, cause error) {
-	d.mu.Lock()
-	chid := d.view.chid
-	d.mu.Unlock()
+func (d *providerDeal) tellRefused(cause error) {
 	code := voucher.RefusedInternal
 	errors.As(cause, &code)
-	reply := &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, PaymentOwed: d.deal.Account.Due(), Message: code.Message(cause.Error())}
-	if err := d.update(ctx, chid, d.told, reply); err != nil {
-		d.p.log.Debug("answer to a refused payment", "peer", d.key.From, "id", d.key.ID, "err", err)
-	}
+	d.word = &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, PaymentOwed: d.deal.Account.Due(), Message: code.Message(cause.Error())}
 }
 
 // unsealIfPaid starts unsealing, once, when it is paid for.

@@ -35,33 +35,75 @@ func (d *providerDeal) grant() validation.Grant {
 }
 
 // tell passes the grant on when it changed, when the channel stopped below it,
-// and when the client must be asked for money.
-func (d *providerDeal) tell(ctx context.Context) error {
+// and when the client must be asked for money. It does not wait: a client that
+// does not read must not keep its payments from being answered. One message is
+// under way at a time; when it has gone, or could not, this is asked again.
+func (d *providerDeal) tell(ctx context.Context) {
 	d.mu.Lock()
 	chid, attached := d.view.chid, d.view.attached
 	d.mu.Unlock()
 	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
-		return nil
+		return
 	}
 	g := d.grant()
 	below := d.deal.Account.Moved < g.Verdict.Limit
 	if below {
 		d.release()
 	}
-	ask := d.askFor()
-	if g == d.told && ask == nil && !(d.stopped && below) {
+	if d.telling != nil || d.untold {
+		return
+	}
+	news := &telling{grant: g, reply: d.word, over: make(chan struct{})}
+	if news.reply == nil {
+		if news.reply = d.askFor(); news.reply != nil {
+			news.asked = d.deal.Account.Paid.Add(news.reply.PaymentOwed)
+		}
+	}
+	if g == d.told && news.reply == nil && !d.unsure && !(d.stopped && below) {
+		return
+	}
+	d.telling, d.word, d.stopped, d.unsure = news, nil, false, false
+	d.p.done.Go(func() {
+		defer close(news.over)
+		news.err = d.update(ctx, chid, g, news.reply)
+	})
+}
+
+// telling is one message to the client that is under way.
+type telling struct {
+	grant validation.Grant
+	reply *voucher.DealResponse
+	asked voucher.Amount // what reply asks the client to have paid in all, zero if it does not
+	stale bool           // the channel was replaced or restarted since
+	over  chan struct{}  // closed when err is set
+	err   error
+}
+
+// gone is closed when what is under way has gone; nil if nothing is.
+func (t *telling) gone() <-chan struct{} {
+	if t == nil {
 		return nil
 	}
-	if err := d.update(ctx, chid, g, ask); err != nil {
-		// The limit may be raised all the same; the tick comes back to it.
-		d.p.log.Debug("tell", "peer", d.key.From, "id", d.key.ID, "err", err)
-		return nil
+	return t.over
+}
+
+// hasTold takes in what became of a message. The limit may be raised all the same
+// if it could not be sent; the next event, or the tick, comes back to it.
+func (d *providerDeal) hasTold() {
+	t := d.telling
+	d.telling = nil
+	switch {
+	case t.stale: // what holds for the channel now is not known
+		d.unsure = true
+	case t.err != nil:
+		d.p.log.Debug("tell", "peer", d.key.From, "id", d.key.ID, "err", t.err)
+		d.untold, d.stopped = true, true
+	default:
+		d.told = t.grant
+		if !t.asked.IsZero() {
+			d.asked = t.asked
+		}
 	}
-	d.told, d.stopped = g, false
-	if ask != nil {
-		d.asked = d.deal.Account.Paid.Add(ask.PaymentOwed)
-	}
-	return nil
 }
 
 // release lets a channel go on that was held back for money.
@@ -111,6 +153,9 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 	d.publish(event)
 	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
 		return
+	}
+	if d.telling != nil { // one thing after the other
+		<-d.telling.over
 	}
 	if !d.streaming && time.Since(d.rec.Created) < time.Second {
 		select {
