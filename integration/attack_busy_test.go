@@ -70,6 +70,71 @@ func turnedAway(ctx context.Context, t *testing.T, sel *seller, s *shop) {
 	}
 }
 
+// TestBusyUnpaid: deals that wait for their first payment take no place that another
+// deal needs. One of them is ended, with a word for its client, if it has waited
+// long enough or if there are many of its kind, and never one that was paid for;
+// a client that thinks about its first payment for a while buys all the same.
+func TestBusyUnpaid(t *testing.T) {
+	s := newShop(t)
+	for name, c := range map[string]struct {
+		deals int           // of crooks, that pay nothing
+		after time.Duration // UnpaidFor
+		room  bool          // for one deal more
+	}{
+		"no longer": {1, time.Nanosecond, true},
+		"not yet":   {1, time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := within(t, time.Minute)
+			sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, func(p *market.ProviderConfig) {
+				p.MaxDeals, p.UnpaidFor = c.deals+1, c.after
+			})
+			paid := newReturner(t, sel, s, 7)
+			paid.begin(ctx, 0)
+			paid.payNext(ctx)
+			var told []<-chan voucher.Refusal
+			for range c.deals {
+				k := newCrook(ctx, t, sel, s, 7)
+				took(ctx, t, sel, k.chid, shopInterval)
+				told = append(told, k.refusals(t))
+			}
+			stands(ctx, sel, c.deals+1)
+			if !c.room {
+				turnedAway(ctx, t, sel, s)
+				return
+			}
+			honestSale(t, ctx, sel, s.deal, s.dealSize)
+			if got := wait(ctx, t, told[0]); got != voucher.RefusedBusy {
+				t.Errorf("its client is told %v", got)
+			}
+			for paid.paid*shopInterval < s.dealSize {
+				paid.payNext(ctx)
+			}
+			paid.has(ctx, s.dealSize)
+		})
+	}
+}
+
+// stands waits until nothing moves in n deals.
+func stands(ctx context.Context, s *seller, n int) {
+	tick := time.NewTicker(50 * time.Millisecond) // the provider tells nobody when it does nothing
+	defer tick.Stop()
+	for since, last := time.Now(), voucher.Bytes(0); ctx.Err() == nil; <-tick.C {
+		var sum voucher.Bytes
+		deals := s.ListDeals()
+		for _, d := range deals {
+			sum += d.TotalSent
+		}
+		if sum != last || len(deals) < n {
+			last, since = sum, time.Now()
+		}
+		if time.Since(since) > 5500*time.Millisecond { // what counts as standing still
+			return
+		}
+	}
+}
+
 // stuck is a manager whose updates do not come to their end: as with a client that
 // opens no stream for what it is told.
 type stuck struct {

@@ -55,6 +55,7 @@ type ProviderConfig struct {
 
 	MaxDeals        int              // live deals; more are refused as busy. Default 1024
 	MaxDealsPerPeer int              // live deals of one client. Default 64
+	UnpaidFor       time.Duration    // so long a deal that waits and has paid nothing keeps its place when there is no other for a new one. Default 30 s
 	ResendAllowance voucher.Bytes    // bytes that can be on the way when a channel breaks, see transport.GuardConfig. Default 48 MiB
 	MaxRepeats      int64            // links to blocks it has passed before one stream ends, as transport.GuardConfig says. Default 1<<20
 	IdleTimeout     time.Duration    // a deal without progress ends. Default 30 min
@@ -96,6 +97,9 @@ func (c *ProviderConfig) validate() error {
 	}
 	if c.MaxRepeats == 0 {
 		c.MaxRepeats = 1 << 20
+	}
+	if c.UnpaidFor == 0 {
+		c.UnpaidFor = 30 * time.Second
 	}
 	if c.IdleTimeout == 0 {
 		c.IdleTimeout = 30 * time.Minute

@@ -34,6 +34,7 @@ type providerDeal struct {
 	proposal voucher.DealProposal
 	encoded  []byte // the proposal's bytes
 	piece    Piece
+	origin   string // where its client was when it began, see room
 	inbox    *inbox
 	gone     chan struct{} // closed when the goroutine has ended
 
@@ -149,6 +150,8 @@ func (d *providerDeal) handle(ctx context.Context, note any) {
 			return
 		}
 		d.deal = d.deal.step(unsealed{})
+	case makeRoomNote:
+		d.makeRoom()
 	case cancelNote:
 		d.fail(voucher.DealStatusCancelled, n.reason)
 	}
@@ -274,7 +277,7 @@ func (d *providerDeal) publishView() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.view.state, d.view.instance = s, d.rec.Instance
-	d.view.ready = d.deal.Ready
+	d.view.ready, d.view.active, d.view.unsealing = d.deal.Ready, d.active, d.unsealing
 	moved := d.view.account.Moved
 	d.view.account = d.deal.Account.Move(moved)
 }

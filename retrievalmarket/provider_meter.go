@@ -1,6 +1,8 @@
 package retrievalmarket
 
 import (
+	"time"
+
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 
 	"github.com/tollgraph/tollgraph/revalidator"
@@ -44,6 +46,9 @@ type channelView struct {
 	returnedAt voucher.Bytes // moved when the client last came back
 	state      ProviderDealState
 	instance   int64
+	active     time.Time // when anything last moved
+	unsealing  bool
+	leaving    bool // it was asked to make room for another deal
 }
 
 // measure brings v up to date with what its channel sent. d.mu is held.

@@ -67,7 +67,7 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 		return validation.Grant{}, voucher.DealResponse{}, fmt.Errorf("%w: %s", voucher.RefusedContent, proposal.PayloadCID)
 	}
 	d = newProviderDeal(p, key.From, proposal, record{Created: time.Now().UTC(), PieceID: piece.ID.String(), First: uint64(chid.ID)})
-	d.piece = piece
+	d.piece, d.origin = piece, origin(p.cfg.Host.Network(), key.From)
 	d.deal = Deal{Phase: Moving, Ready: !piece.Sealed, Account: revalidator.Account{Terms: proposal.Params.Terms(), Credit: p.cfg.Credit}}
 	grant := validation.Grant{Verdict: d.deal.verdict()}
 	d.told, d.asked, d.view.chid, d.view.attached, d.view.account = grant, d.askedFirst(), chid, true, d.deal.Account
@@ -80,26 +80,6 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 	ctx := p.ctx
 	p.done.Go(func() { d.run(ctx) })
 	return grant, d.reply(), nil
-}
-
-// room reports whether one more deal of a client may be live. p.mu is held.
-func (p *Provider) room(from peer.ID) error {
-	if p.closed {
-		return fmt.Errorf("%w: shutting down", voucher.RefusedBusy)
-	}
-	if len(p.live) >= p.cfg.MaxDeals {
-		return fmt.Errorf("%w: %d deals are under way", voucher.RefusedBusy, len(p.live))
-	}
-	mine := 0
-	for key := range p.live {
-		if key.From == from {
-			mine++
-		}
-	}
-	if mine >= p.cfg.MaxDealsPerPeer {
-		return fmt.Errorf("%w: %d of your deals are under way", voucher.RefusedBusy, mine)
-	}
-	return nil
 }
 
 // Restart implements validation.Book for clients that restart a channel the
