@@ -18,10 +18,13 @@ import (
 )
 
 // repeatRate and repeatBurst bound the links per second to blocks that were
-// passed before. Each is read and walked again.
+// passed before, and skipRate and skipBurst the bytes per second of blocks that are
+// left out. Each is read and walked, and nobody pays for it.
 const (
-	repeatRate  = 32 << 10
+	repeatRate  = 8 << 10
 	repeatBurst = 64 << 10
+	skipRate    = 512 << 20
+	skipBurst   = 8 << 30
 )
 
 // providerStreams carries a provider's channels on streams.
@@ -29,6 +32,7 @@ type providerStreams struct {
 	p       *Provider
 	done    sync.WaitGroup // streams that are served
 	repeats *rate.Limiter  // of links for which nobody pays, all streams together
+	skips   *rate.Limiter  // of bytes for which nobody pays
 
 	mu     sync.Mutex
 	ids    streamIDs                        // guarded by mu
@@ -38,7 +42,7 @@ type providerStreams struct {
 }
 
 func newProviderStreams(p *Provider) *providerStreams {
-	return &providerStreams{p: p, repeats: rate.NewLimiter(repeatRate, repeatBurst), sales: make(map[datatransfer.ChannelID]*sale), from: make(map[peer.ID]int)}
+	return &providerStreams{p: p, repeats: rate.NewLimiter(repeatRate, repeatBurst), skips: rate.NewLimiter(skipRate, skipBurst), sales: make(map[datatransfer.ChannelID]*sale), from: make(map[peer.ID]int)}
 }
 
 func (c *providerStreams) sale(chid datatransfer.ChannelID) *sale {

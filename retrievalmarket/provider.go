@@ -136,6 +136,8 @@ type Provider struct {
 	book   providerBook
 	hub    *hub[ProviderDealID, ProviderEvent, ProviderDealState]
 	quotes *quoter
+	asks   *throttle                // queries
+	idle   *throttle                // payment streams, and payments that bring nothing
 	stop   context.CancelFunc       // ends the deals' goroutines
 	unsub  datatransfer.Unsubscribe // nil without transfers
 	done   sync.WaitGroup
@@ -163,6 +165,7 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 		live:   make(map[ProviderDealID]*providerDeal),
 		byChan: make(map[datatransfer.ChannelID]*providerDeal),
 	}
+	p.asks, p.idle = newThrottle(50, 200), newThrottle(50, 200)
 	p.quotes = newQuoter(cfg.Pieces, cfg.MaxQuoteLinks)
 	p.streams = newProviderStreams(p)
 	if cfg.Transfers != nil {

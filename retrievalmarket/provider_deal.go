@@ -8,6 +8,7 @@ import (
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
 
 	"github.com/tollgraph/tollgraph/validation"
 	"github.com/tollgraph/tollgraph/voucher"
@@ -21,6 +22,10 @@ const (
 	closeAfter = 10 * time.Second
 	// tellTimeout bounds one message to the client over data-transfer.
 	tellTimeout = 5 * time.Second
+	// returnRate and returnBurst bound how often a second a client may put another
+	// channel in the place of its deal's, or restart it, and how often at once.
+	returnRate  = 1
+	returnBurst = 64
 	// acceptanceLead is how far behind the blocks of a short deal its last word
 	// is sent. The acceptance travels with the blocks, the last word on a stream of
 	// its own, and an older client that gets it first waits for ever.
@@ -37,6 +42,7 @@ type providerDeal struct {
 	origin   string // where its client was when it began, see room
 	inbox    *inbox
 	gone     chan struct{} // closed when the goroutine has ended
+	returns  *rate.Limiter // of new and restarted channels
 
 	// Owned by the goroutine that runs run, and before it starts by its maker.
 	deal      Deal
@@ -60,7 +66,8 @@ type providerDeal struct {
 }
 
 func newProviderDeal(p *Provider, from peer.ID, proposal voucher.DealProposal, r record) *providerDeal {
-	d := &providerDeal{p: p, key: ProviderDealID{from, proposal.ID}, proposal: proposal, inbox: newInbox(), gone: make(chan struct{}), rec: r, put: r, active: time.Now()}
+	d := &providerDeal{p: p, key: ProviderDealID{from, proposal.ID}, proposal: proposal, inbox: newInbox(), gone: make(chan struct{}),
+		returns: rate.NewLimiter(returnRate, returnBurst), rec: r, put: r, active: time.Now()}
 	d.encoded, _ = encodeProposal(proposal) // decoded a moment ago; a nil never equals
 	d.rec.Peer, d.rec.ID, d.rec.Proposal = from.String(), uint64(proposal.ID), d.encoded
 	if id, err := cid.Decode(r.PieceID); err == nil {

@@ -145,8 +145,12 @@ func (d *providerDeal) reply() voucher.DealResponse {
 // when its channel broke is sent again without charge: at most ResendAllowance at
 // a time, and over all its returns no more than that and as much as was sent for
 // the first time. One that lost more lost what it had received, and may buy it
-// again. d.mu is held.
+// again. It comes back returnRate times a second at most, before anything is done
+// for it. d.mu is held.
 func (d *providerDeal) comesBack(v *channelView) error {
+	if !d.returns.Allow() {
+		return fmt.Errorf("%w: this deal has had too many channels in a short time", voucher.RefusedBusy)
+	}
 	d.measure(v)
 	resent := v.sentBefore.Add(v.sent).Sub(v.account.Moved)
 	if resent > d.p.cfg.ResendAllowance.Add(v.account.Moved) {

@@ -9,7 +9,9 @@ import (
 
 	"github.com/filecoin-project/go-address"
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -30,7 +32,8 @@ type payNote struct {
 
 type unsealNote struct{ err error }
 
-// servePayments answers one payment stream, frame by frame.
+// servePayments answers one payment stream, frame by frame. A stream, and each frame
+// on it that brings nothing, waits for its peer's turn.
 func (p *Provider) servePayments(s network.Stream) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -38,8 +41,16 @@ func (p *Provider) servePayments(s network.Stream) {
 			_ = s.Reset() // the peer sees a broken stream and comes again
 		}
 	}()
-	r := bufio.NewReaderSize(s, 4<<10)
-	for {
+	from, r := s.Conn().RemotePeer(), bufio.NewReaderSize(s, 4<<10)
+	p.mu.Lock()
+	ctx := p.ctx
+	p.mu.Unlock()
+	var last ackFrame
+	for news := false; ; {
+		if !news && p.idle.wait(ctx, from) != nil {
+			_ = s.Close() // the node stops
+			return
+		}
 		if err := s.SetReadDeadline(time.Now().Add(payIdle)); err != nil {
 			_ = s.Reset() // no deadline, no service
 			return
@@ -49,20 +60,25 @@ func (p *Provider) servePayments(s network.Stream) {
 			_ = s.Close() // the peer is done, or talks nonsense; it sees the end
 			return
 		}
-		frame, err := parsePayFrame(n)
-		ack := ackFrame{id: frame.id, refused: voucher.RefusedPayment}
-		if err != nil {
-			ack.message = err.Error()
-		} else {
-			ack = p.pay(ProviderDealID{s.Conn().RemotePeer(), frame.id}, frame)
-		}
+		ack := p.payFrame(from, n)
 		node, err := ack.node()
 		_ = s.SetWriteDeadline(time.Now().Add(payTimeout)) // a failure shows in the write
 		if err := writeFrame(s, node, err); err != nil {
 			_ = s.Reset() // the peer asks again on another stream
 			return
 		}
+		news = ack.refused == 0 && (last.paid.Less(ack.paid) || ack.settled && !last.settled)
+		last = ack
 	}
+}
+
+// payFrame is the answer to one frame.
+func (p *Provider) payFrame(from peer.ID, n datamodel.Node) ackFrame {
+	frame, err := parsePayFrame(n)
+	if err != nil {
+		return ackFrame{id: frame.id, refused: voucher.RefusedPayment, message: err.Error()}
+	}
+	return p.pay(ProviderDealID{from, frame.id}, frame)
 }
 
 // pay hands a frame to its deal and waits for the answer. A deal that is over

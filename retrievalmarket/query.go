@@ -56,6 +56,10 @@ func (p *Provider) answer(s network.Stream, decode func([]byte) (Query, error), 
 		_ = s.Reset() // no deadline, no service
 		return
 	}
+	if err := p.asks.wait(ctx, s.Conn().RemotePeer()); err != nil {
+		_ = s.Reset() // it asks too much
+		return
+	}
 	body, err := voucher.ReadMessage(s, maxQuery)
 	if err != nil {
 		_ = s.Reset() // nothing to answer to

@@ -209,7 +209,7 @@ func (x *sale) feed(ctx context.Context, c cid.Cid) ([]byte, error) {
 		x.progress.Skipped += uint64(len(data))
 		x.progress.Links = x.links
 		x.mu.Unlock()
-		return data, nil
+		return data, x.c.skips.WaitN(ctx, len(data))
 	}
 	x.batch, x.held = append(x.batch, voucher.BlockOf(c, data)), x.held+len(data)
 	x.sent = x.sent.Add(voucher.Bytes(len(data)))

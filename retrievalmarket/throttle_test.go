@@ -1,0 +1,44 @@
+package retrievalmarket
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+)
+
+// TestThrottle: each peer has its own turn, and those that come and go are
+// forgotten.
+func TestThrottle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		th := newThrottle(10, 5)
+		wait := func(p peer.ID, n int) time.Duration {
+			start := time.Now()
+			for range n {
+				if err := th.wait(t.Context(), p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return time.Since(start)
+		}
+		if took := wait("p", 15); took < 990*time.Millisecond || took > 1010*time.Millisecond {
+			t.Errorf("15 took %v", took)
+		}
+		if took := wait("q", 5); took != 0 {
+			t.Errorf("another peer's 5 took %v", took)
+		}
+		for i := range 2 * throttled {
+			wait(peer.ID(rune(i)), 1)
+		}
+		if len(th.peers) > throttled {
+			t.Errorf("%d limits are kept", len(th.peers))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if th.wait(ctx, "p") == nil {
+			t.Error("it does not end with its context")
+		}
+	})
+}
