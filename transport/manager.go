@@ -49,8 +49,15 @@ func (m *guardedManager) UpdateValidationStatus(ctx context.Context, chid datatr
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	// The channel may end between the look and the update; then the manager
-	// panics on the state that it does not have.
-	defer m.recovered(&err, "update of channel "+chid.String())
+	// panics on the state that it does not have. A peer can bring that about, so
+	// it is no news.
+	defer func() {
+		if r := recover(); r != nil {
+			if err = m.open(ctx, chid); err == nil {
+				err = m.panicked(r, "update of channel "+chid.String())
+			}
+		}
+	}()
 	if err := m.open(ctx, chid); err != nil {
 		return err
 	}
@@ -197,12 +204,15 @@ func isNil(v any) bool {
 
 // recovered turns a panic into err. It must be deferred directly.
 func (m *guardedManager) recovered(err *error, what string) {
-	r := recover()
-	if r == nil {
-		return
+	if r := recover(); r != nil {
+		*err = m.panicked(r, what)
 	}
+}
+
+// panicked logs a panic and returns it as an error.
+func (m *guardedManager) panicked(r any, what string) error {
 	m.log.Error("recovered from a panic", "in", what, "panic", r, "stack", string(debug.Stack()))
-	*err = fmt.Errorf("panic in %s", what)
+	return fmt.Errorf("panic in %s", what)
 }
 
 // guardedValidator is a validator that returns an error where it would panic.

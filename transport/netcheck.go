@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"time"
+
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-graphsync"
@@ -14,13 +16,10 @@ func (n *GuardedNetwork) filter(p peer.ID, reqs []gsmsg.GraphSyncRequest) (cance
 	for i, req := range reqs {
 		var err error
 		begins := req.Type() == graphsync.RequestTypeNew
-		switch {
-		case i >= n.cfg.MaxRequests:
+		if i >= n.cfg.MaxRequests {
 			err = refuse(ReasonRate, "more than %d requests in a message", n.cfg.MaxRequests)
-		case begins && room <= 0 && !n.restarts(p, req):
-			err = refuse(ReasonBusy, "peer has as many live requests as it may have")
-		default:
-			err = n.check(p, req)
+		} else if err = n.check(p, req); err == nil && begins {
+			err = n.mayBegin(p, req, room)
 		}
 		if begins && err == nil {
 			room--
@@ -40,11 +39,43 @@ func (n *GuardedNetwork) filter(p peer.ID, reqs []gsmsg.GraphSyncRequest) (cance
 	return cancels, rest
 }
 
+// mayBegin decides on a request that is well-formed and does not come too fast. Only
+// here its message is looked at: that takes time.
+func (n *GuardedNetwork) mayBegin(p peer.ID, req gsmsg.GraphSyncRequest, room int) (err error) {
+	switch again := n.restarts(p, req); {
+	case again && !n.mayRestart(p):
+		err = refuse(ReasonRate, "restarts come faster than %v per second", n.cfg.RestartRate)
+	case !again && room <= 0:
+		err = refuse(ReasonBusy, "peer has as many live requests as it may have")
+	default:
+		return nil
+	}
+	n.forget(p, req.ID())
+	return err
+}
+
 // restarts reports whether req takes the place of another: whether it may is for
 // the exchange to say, when that has ended.
 func (n *GuardedNetwork) restarts(p peer.ID, req gsmsg.GraphSyncRequest) bool {
 	in, err := examine("", p, req)
 	return err == nil && in.Restart
+}
+
+// mayRestart counts a restart of p and reports whether it is none too many.
+func (n *GuardedNetwork) mayRestart(p peer.ID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.remoteOf(p).restarts.Allow()
+}
+
+// slowDown returns when so many more requests of p may be looked at.
+func (n *GuardedNetwork) slowDown(p peer.ID, requests int) {
+	n.mu.Lock()
+	wait := n.remoteOf(p).reads.ReserveN(time.Now(), min(requests, n.cfg.ReadBurst)).Delay()
+	n.mu.Unlock()
+	if wait >= leastWait {
+		pause(n.busy.ctx, nil, wait)
+	}
 }
 
 // room returns how many requests p may begin.
@@ -130,7 +161,7 @@ func wellFormed(req gsmsg.GraphSyncRequest) error {
 func (n *GuardedNetwork) offence(p peer.ID, err error) {
 	why := reasonOf(err, ReasonMalformed)
 	n.counts.add(why)
-	n.cfg.Logger.Info("request dropped", "peer", p, "error", err)
+	n.tell(p, err)
 	if why == ReasonNotOwner || why == ReasonBusy {
 		return // an honest peer may cancel what has just ended, ids cannot be guessed; or have many deals
 	}
@@ -145,6 +176,24 @@ func (n *GuardedNetwork) offence(p peer.ID, err error) {
 	if closing {
 		go n.cfg.ClosePeer(p)
 	}
+}
+
+// tellEvery is how often it is logged at most that a peer offends.
+const tellEvery = time.Second
+
+// tell logs an offence, now and then.
+func (n *GuardedNetwork) tell(p peer.ID, err error) {
+	n.mu.Lock()
+	r, now := n.remoteOf(p), time.Now()
+	more := r.hushed
+	if now.Sub(r.logged) < tellEvery {
+		r.hushed++
+		n.mu.Unlock()
+		return
+	}
+	r.logged, r.hushed = now, 0
+	n.mu.Unlock()
+	n.cfg.Logger.Info("request dropped", "peer", p, "error", err, "before", more)
 }
 
 // responses returns the responses of p without those that hold a null extension.

@@ -24,6 +24,18 @@ type NetworkGuard struct {
 	Rate  rate.Limit
 	Burst int
 
+	// RestartRate and RestartBurst bound how often one peer may restart a channel:
+	// each time something is sent again, for nothing. Default 2 per second, 64 at
+	// once.
+	RestartRate  rate.Limit
+	RestartBurst int
+
+	// ReadRate and ReadBurst bound how many requests of one peer are looked at, also
+	// of those that are over a limit. Beyond that its streams are not read: saying no
+	// costs time too. Default 500 per second, 2,000 at once.
+	ReadRate  rate.Limit
+	ReadBurst int
+
 	// MaxKnown is how many request ids of one peer are remembered; what refers to
 	// an older one is dropped. Default 4096.
 	MaxKnown int
@@ -47,6 +59,10 @@ func (c NetworkGuard) withDefaults() NetworkGuard {
 	c.MaxRequests = orDefault(c.MaxRequests, 32)
 	c.Rate = orDefault(c.Rate, 50)
 	c.Burst = orDefault(c.Burst, 200)
+	c.RestartRate = orDefault(c.RestartRate, 2)
+	c.RestartBurst = orDefault(c.RestartBurst, 64)
+	c.ReadRate = orDefault(c.ReadRate, 500)
+	c.ReadBurst = orDefault(c.ReadBurst, 2000)
 	c.MaxKnown = orDefault(c.MaxKnown, 4096)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -75,7 +91,11 @@ type GuardedNetwork struct {
 type remote struct {
 	conns    int
 	offences int
-	limit    *rate.Limiter
+	limit    *rate.Limiter                // of requests that may pass
+	restarts *rate.Limiter                // of those that restart a channel
+	reads    *rate.Limiter                // of requests that are looked at
+	logged   time.Time                    // when an offence was last told of
+	hushed   int                          // offences since then
 	known    map[graphsync.RequestID]bool // ids it asked with; true once cancelled
 	order    []graphsync.RequestID
 	broken   map[graphsync.RequestID]struct{} // responses of which a part was lost
@@ -84,8 +104,9 @@ type remote struct {
 // WrapNetwork puts a guard between net and the graphsync that sits on it.
 // Requests that could crash or stall graphsync, that interfere with those of
 // other peers, or that come too fast are dropped and counted. Of those that are
-// over a limit the peer is told: RequestFailedBusy, come again later. What a peer
-// may ask for is decided by the Exchange, not here.
+// over a limit the peer is told: RequestFailedBusy, come again later. A peer that
+// goes on all the same is read more slowly: what it sends waits with it. What a
+// peer may ask for is decided by the Exchange, not here.
 func WrapNetwork(net gsnet.GraphSyncNetwork, cfg NetworkGuard) *GuardedNetwork {
 	return &GuardedNetwork{
 		GraphSyncNetwork: net,
@@ -156,7 +177,11 @@ func requestsMessage(reqs ...gsmsg.GraphSyncRequest) gsmsg.GraphSyncMessage {
 func (n *GuardedNetwork) remoteOf(p peer.ID) *remote {
 	r := n.peers[p]
 	if r == nil {
-		r = &remote{limit: rate.NewLimiter(n.cfg.Rate, n.cfg.Burst), known: make(map[graphsync.RequestID]bool), broken: make(map[graphsync.RequestID]struct{})}
+		r = &remote{
+			limit: rate.NewLimiter(n.cfg.Rate, n.cfg.Burst), restarts: rate.NewLimiter(n.cfg.RestartRate, n.cfg.RestartBurst),
+			reads: rate.NewLimiter(n.cfg.ReadRate, n.cfg.ReadBurst),
+			known: make(map[graphsync.RequestID]bool), broken: make(map[graphsync.RequestID]struct{}),
+		}
 		n.peers[p] = r
 	}
 	return r
@@ -207,6 +232,7 @@ func (g *guardedReceiver) ReceiveMessage(ctx context.Context, p peer.ID, msg gsm
 		r.ReceiveMessage(ctx, p, msg) // data: by far the most
 		return
 	}
+	n.slowDown(p, len(reqs))
 	cancels, rest := n.filter(p, reqs)
 	if len(cancels) != 0 {
 		r.ReceiveMessage(ctx, p, requestsMessage(cancels...))

@@ -2,7 +2,11 @@ package transport
 
 import (
 	"context"
+	"log/slog"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/filecoin-project/go-data-transfer/v2/message"
@@ -71,6 +75,16 @@ func TestNetworkGuard(t *testing.T) {
 			t.Errorf("passed %d, dropped %v", len(s.got), n.Dropped())
 		}
 	})
+	t.Run("restarts", func(t *testing.T) {
+		s, n := guard(NetworkGuard{RestartRate: 0.001, RestartBurst: 2})
+		for id := range datatransfer.TransferID(4) {
+			s.delegate.ReceiveMessage(ctx, "p", requestsMessage(newRequest(root, wholeDAG(), pull(t, id, true, root, wholeDAG()))))
+		}
+		s.delegate.ReceiveMessage(ctx, "p", requestsMessage(ok(5)))
+		if len(s.got) != 3 || n.Dropped()[ReasonRate] != 2 {
+			t.Errorf("passed %d, dropped %v", len(s.got), n.Dropped())
+		}
+	})
 	t.Run("too many in a message", func(t *testing.T) {
 		s, n := guard(NetworkGuard{MaxRequests: 2})
 		s.delegate.ReceiveMessage(ctx, "p", requestsMessage(ok(1), ok(2), ok(3)))
@@ -135,3 +149,43 @@ func TestNetworkGuard(t *testing.T) {
 		}
 	})
 }
+
+// TestNetworkGuardPace: a peer that sends far too much is read slowly, and told of
+// once in a while.
+func TestNetworkGuardPace(t *testing.T) {
+	root := buildDAG(t, newMemStore(), 1, 1, 10, nil).root
+	synctest.Test(t, func(t *testing.T) {
+		var lines atomic.Int64
+		n := WrapNetwork(&netStub{}, NetworkGuard{ReadRate: 100, ReadBurst: 50, Logger: slog.New(lineCounter{&lines})})
+		n.SetDelegate(&netStub{})
+		r := (*guardedReceiver)(n)
+		send := func(from peer.ID, n int) time.Duration {
+			start := time.Now()
+			for range n {
+				r.ReceiveMessage(t.Context(), from, requestsMessage(newRequest(root, nil)))
+			}
+			return time.Since(start)
+		}
+		if took := send("p", 50); took != 0 {
+			t.Errorf("50 took %v", took)
+		}
+		if took := send("p", 300); took < 2900*time.Millisecond || took > 3100*time.Millisecond {
+			t.Errorf("300 more took %v", took)
+		}
+		if took := send("q", 50); took != 0 {
+			t.Errorf("another peer's 50 took %v", took)
+		}
+		if got := lines.Load(); got > 5 || got < 3 || n.Dropped()[ReasonMalformed] != 400 {
+			t.Errorf("%d lines, dropped %v", got, n.Dropped())
+		}
+		_ = n.Close()
+	})
+}
+
+// lineCounter counts what is logged.
+type lineCounter struct{ n *atomic.Int64 }
+
+func (c lineCounter) Enabled(context.Context, slog.Level) bool  { return true }
+func (c lineCounter) Handle(context.Context, slog.Record) error { c.n.Add(1); return nil }
+func (c lineCounter) WithAttrs([]slog.Attr) slog.Handler        { return c }
+func (c lineCounter) WithGroup(string) slog.Handler             { return c }
