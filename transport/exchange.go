@@ -46,6 +46,12 @@ type GuardConfig struct {
 	// Default 1 Mi.
 	MaxRepeats int64
 
+	// SkipRate is how many bytes of blocks that a peer asks to leave out are read for
+	// it each second, beyond twice what was sent to it; 16 seconds' worth at once, and
+	// twice that for all peers. They are read to find the links in them, and nobody
+	// pays for it. Default 256 MiB.
+	SkipRate uint64
+
 	// Window is how many block bytes may be queued for a peer and not yet be
 	// handed to the network. The traversal waits there. It must be well below
 	// graphsync's MaxMemoryPerPeerResponder: graphsync waits for that memory on
@@ -56,6 +62,12 @@ type GuardConfig struct {
 	// one block at a time. It must be well below graphsync's MaxMemoryResponder.
 	// Default 1 GiB.
 	TotalWindow uint64
+
+	// MaxWaiting is how many requests may wait at once for their peers to read. Each
+	// holds one of graphsync's workers; beyond that, all of the peer that has read
+	// nothing for longest are ended. It should be half of graphsync's
+	// MaxInProgressIncomingRequests. Default 100.
+	MaxWaiting int
 
 	// KeepChannels is how many channels Progress remembers. Default 65536.
 	KeepChannels int
@@ -77,7 +89,9 @@ func (c GuardConfig) withDefaults() GuardConfig {
 	c.Window = orDefault(c.Window, 16<<20)
 	c.MaxResent = orDefault(c.MaxResent, c.Window+40<<20)
 	c.MaxRepeats = orDefault(c.MaxRepeats, 1<<20)
+	c.SkipRate = orDefault(c.SkipRate, 256<<20)
 	c.TotalWindow = orDefault(c.TotalWindow, 1<<30)
+	c.MaxWaiting = orDefault(c.MaxWaiting, 100)
 	c.KeepChannels = orDefault(c.KeepChannels, 1<<16)
 	c.GoneAfter = orDefault(c.GoneAfter, 30*time.Second)
 	c.SettleTimeout = orDefault(c.SettleTimeout, 5*time.Second)
@@ -133,14 +147,14 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 		cfg:           cfg,
 		self:          self,
 		table:         newTable(cfg.KeepChannels),
-		flow:          newFlow(cfg.Window, cfg.TotalWindow),
-		pace:          newPace(),
+		pace:          newPace(cfg.SkipRate),
 		counts:        newCounts(),
 		asked:         make(map[peer.ID]struct{}),
 		log:           cfg.Logger,
 		ctx:           ctx,
 		stop:          stop,
 	}
+	e.flow = newFlow(cfg.Window, cfg.TotalWindow, cfg.MaxWaiting, e.tooSlow)
 	// These come first, so that they see every request and block: graphsync stops
 	// at the first hook that pauses or refuses.
 	gs.RegisterIncomingRequestHook(e.admit)
@@ -270,6 +284,10 @@ func (e *Exchange) count(_ peer.ID, req graphsync.RequestData, b graphsync.Block
 		return
 	case again:
 		e.pace.repeat(s, e.ctx.Done())
+	case b.BlockSizeOnWire() != 0:
+		e.pace.send(s.peer, b.BlockSizeOnWire())
+	default:
+		e.pace.skip(s, b.BlockSize(), e.ctx.Done())
 	}
 	e.flow.queue(s, b.BlockSizeOnWire())
 }
@@ -280,6 +298,12 @@ func (e *Exchange) written(_ peer.ID, req graphsync.RequestData, b graphsync.Blo
 		s.meter.written(b.BlockSizeOnWire())
 		e.flow.release(s, b.BlockSizeOnWire())
 	}
+}
+
+// tooSlow ends a request whose peer does not read.
+func (e *Exchange) tooSlow(s *served) {
+	e.counts.add(ReasonSlow)
+	e.failed(s.id)
 }
 
 // ended is called when graphsync has let go of a request.
@@ -308,28 +332,4 @@ func (e *Exchange) recovered(what string, fail func(error)) {
 		// The text goes into data-transfer's record: no stack.
 		fail(refuse(ReasonPanic, "panic in %s", what))
 	}
-}
-
-// counts are counters by reason.
-type counts struct {
-	mu sync.Mutex // guards n
-	n  map[Reason]uint64
-}
-
-func newCounts() *counts { return &counts{n: make(map[Reason]uint64)} }
-
-func (c *counts) add(r Reason) {
-	c.mu.Lock()
-	c.n[r]++
-	c.mu.Unlock()
-}
-
-func (c *counts) all() map[Reason]uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	out := make(map[Reason]uint64, len(c.n))
-	for r, n := range c.n {
-		out[r] = n
-	}
-	return out
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/ipfs/go-graphsync"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -17,8 +18,14 @@ import (
 // Whoever waits is served in the order of coming, so that the requests of one
 // peer take turns, block by block: whichever is on the processor when there is
 // room would otherwise take it again and again.
+//
+// What waits holds one of graphsync's workers, and a peer that does not read can
+// have several wait. When many do, those of the peer that has read nothing for the
+// longest time are ended.
 type flow struct {
 	window, most uint64
+	patient      int           // so many may wait without anybody being ended
+	end          func(*served) // ends a request; does not block
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
@@ -31,6 +38,7 @@ type flow struct {
 // peerFlow is what is queued for one peer, and what waits to be.
 type peerFlow struct {
 	sum   uint64
+	moved time.Time // when sum last fell, or rose from nothing
 	line  []*waiter
 	short bool // in flow.short
 }
@@ -40,10 +48,11 @@ type waiter struct {
 	s    *served
 	n    uint64
 	pass chan struct{} // closed when it may go
+	over bool          // its request is being ended
 }
 
-func newFlow(window, most uint64) *flow {
-	return &flow{window: window, most: most, peers: make(map[peer.ID]*peerFlow), queued: make(map[graphsync.RequestID]uint64)}
+func newFlow(window, most uint64, patient int, end func(*served)) *flow {
+	return &flow{window: window, most: most, patient: patient, end: end, peers: make(map[peer.ID]*peerFlow), queued: make(map[graphsync.RequestID]uint64)}
 }
 
 // queue counts n bytes for the peer of s and waits while that would exceed the
@@ -54,6 +63,9 @@ func (f *flow) queue(s *served, n uint64) {
 	w := f.enter(s, n)
 	if w == nil {
 		return
+	}
+	for _, v := range f.tooMany() {
+		f.end(v)
 	}
 	select {
 	case <-w.pass:
@@ -84,6 +96,43 @@ func (f *flow) enter(s *served, n uint64) *waiter {
 	return w
 }
 
+// stillFor is how long a peer must have read nothing for its requests to be ended.
+const stillFor = time.Second
+
+// tooMany returns the waiting requests of the peer that has read nothing for the
+// longest time, if more wait than may, once.
+func (f *flow) tooMany() (over []*served) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var stillest *peerFlow
+	since, waiting := time.Now().Add(-stillFor), 0
+	for _, pf := range f.peers {
+		n := pf.waiting()
+		if waiting += n; n > 0 && pf.moved.Before(since) {
+			stillest, since = pf, pf.moved
+		}
+	}
+	if waiting <= f.patient || stillest == nil {
+		return nil
+	}
+	for _, w := range stillest.line {
+		if !w.over {
+			w.over, over = true, append(over, w.s)
+		}
+	}
+	return over
+}
+
+// waiting is how many wait of whom nobody has seen the end yet.
+func (pf *peerFlow) waiting() (n int) {
+	for _, w := range pf.line {
+		if !w.over {
+			n++
+		}
+	}
+	return n
+}
+
 // leave gives up a turn.
 func (f *flow) leave(w *waiter) {
 	f.mu.Lock()
@@ -105,6 +154,9 @@ func (f *flow) fits(pf *peerFlow, n uint64) bool {
 }
 
 func (f *flow) count(pf *peerFlow, s *served, n uint64) {
+	if pf.sum == 0 {
+		pf.moved = time.Now()
+	}
 	pf.sum += n
 	f.total += n
 	f.queued[s.id] += n
@@ -184,6 +236,7 @@ func (f *flow) less(s *served, n uint64) {
 	f.queued[s.id] -= n
 	pf.sum -= n
 	f.total -= n
+	pf.moved = time.Now()
 	f.serveShort()
 	f.serve(pf)
 }

@@ -1,7 +1,11 @@
 package transport
 
 import (
+	"slices"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ipfs/go-graphsync"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -23,7 +27,7 @@ func passed(w *waiter) bool {
 // TestFlowTakesTurns says that whoever has just sent a block waits behind those
 // that came before, whatever is released.
 func TestFlowTakesTurns(t *testing.T) {
-	f := newFlow(10, 1000)
+	f := newFlow(10, 1000, 100, nil)
 	a, b, c := request("p"), request("p"), request("p")
 	if f.enter(a, 10) != nil {
 		t.Fatal("the first waits")
@@ -55,7 +59,7 @@ func TestFlowTakesTurns(t *testing.T) {
 // TestFlowTotal says that peers take turns for what may be queued for all, and
 // that each may have one block whatever is queued.
 func TestFlowTotal(t *testing.T) {
-	f := newFlow(100, 20)
+	f := newFlow(100, 20, 100, nil)
 	a, b, c := request("a"), request("b"), request("c")
 	for _, s := range []*served{a, b} {
 		if f.enter(s, 10) != nil {
@@ -85,7 +89,7 @@ func TestFlowTotal(t *testing.T) {
 
 // TestFlowEnds says that a request which ended waits no more and makes nobody wait.
 func TestFlowEnds(t *testing.T) {
-	f := newFlow(10, 1000)
+	f := newFlow(10, 1000, 100, nil)
 	a, b := request("p"), request("p")
 	if f.enter(a, 10) != nil {
 		t.Fatal("the first waits")
@@ -109,4 +113,61 @@ func TestFlowEnds(t *testing.T) {
 	if f.close(); w != nil || !passed(other) {
 		t.Error("one waits although everything is closed")
 	}
+}
+
+// waiting is how many wait.
+func (f *flow) waiting() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, pf := range f.peers {
+		n += pf.waiting()
+	}
+	return n
+}
+
+// TestFlowStill: when too many requests wait for their peers to read, those of the
+// peer that has read nothing for the longest time are ended, and only those.
+func TestFlowStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var ended []peer.ID
+		var f *flow
+		f = newFlow(10, 1<<20, 3, func(s *served) {
+			mu.Lock()
+			ended = append(ended, s.peer)
+			mu.Unlock()
+			s.mu.Lock()
+			s.dying = true
+			s.mu.Unlock()
+			f.drop(s)
+		})
+		var workers sync.WaitGroup
+		begin := func(p peer.ID) *served {
+			s := request(p)
+			workers.Go(func() {
+				f.queue(s, 10)
+				f.queue(s, 10) // one block beyond what may be queued
+			})
+			synctest.Wait()
+			return s
+		}
+		begin("silent")
+		time.Sleep(stillFor)
+		begin("silent")
+		reads := begin("reads")
+		time.Sleep(2 * stillFor)
+		f.release(reads, 5) // it still waits
+		if f.waiting() != 3 || len(ended) != 0 {
+			t.Fatalf("%d wait, %v ended", f.waiting(), ended)
+		}
+		begin("new")
+		if !slices.Equal(ended, []peer.ID{"silent", "silent"}) || f.waiting() != 2 {
+			t.Errorf("%d wait, %v ended", f.waiting(), ended)
+		}
+		f.close()
+		workers.Wait()
+		if f.waiting() != 0 {
+			t.Errorf("%d wait in the end", f.waiting())
+		}
+	})
 }

@@ -84,7 +84,7 @@ type Config struct {
 	// Quiet says how much progress is gathered before data-transfer hears of it.
 	Quiet QuietConfig
 
-	// Guard and NetworkGuard set the limits of the two guards. The windows, Network,
+	// Guard and NetworkGuard set the limits of the two guards. The windows, MaxWaiting, Network,
 	// Connected, ClosePeer and Logger are filled in by the node if not set.
 	Guard        GuardConfig
 	NetworkGuard NetworkGuard
@@ -113,6 +113,7 @@ func (c Config) fill() (Config, error) {
 	}
 	c.Guard.Window = orDefault(c.Guard.Window, c.MemoryPerPeer)
 	c.Guard.TotalWindow = orDefault(c.Guard.TotalWindow, c.Memory)
+	c.Guard.MaxWaiting = orDefault(c.Guard.MaxWaiting, max(1, int(c.MaxInProgress/2)))
 	if c.Guard.Logger == nil {
 		c.Guard.Logger = c.Logger
 	}

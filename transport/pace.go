@@ -1,37 +1,132 @@
 package transport
 
 import (
+	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
 )
 
 // repeatRate and repeatBurst bound the links per second to blocks that were
-// passed before, for one peer, and totalRepeats for all: each is read and walked
-// again, and paid for by nobody.
+// passed before, for one peer, and totalRepeats and totalBurst for all: each is read
+// and walked again, which takes some 50 µs, and paid for by nobody. Every repeatEarned
+// bytes that are sent allow for one more.
 const (
-	repeatRate   = 16 << 10
-	repeatBurst  = 64 << 10
-	totalRepeats = 32 << 10
+	repeatRate   = 2 << 10
+	repeatBurst  = 8 << 10
+	totalRepeats = 3 << 10
+	totalBurst   = 16 << 10
+	repeatEarned = 16 << 10
 )
 
-// leastWait is what is not worth waiting for.
-const leastWait = 10 * time.Millisecond
+// leastWait is what is not worth waiting for, and leastRead what a link counts for
+// at least where bytes that are read count.
+const (
+	leastWait = 10 * time.Millisecond
+	leastRead = 4 << 10
+)
 
-// pace keeps the links for which nothing is sent from taking the processor.
+// skipBurst is how many seconds' worth of skipped blocks are read at once: a client
+// that comes back is not to be taken for slow. skipPeers is how many peers' worth of
+// that there is for all together, and skipEarned how many bytes may be skipped at
+// full speed for each that was sent.
+const (
+	skipBurst  = 16
+	skipPeers  = 2
+	skipEarned = 2
+)
+
+// pace keeps what is read and not sent from taking the processor and the disk.
 type pace struct {
 	peers *peerLimits
 	total *rate.Limiter
+
+	skips     *peerLimits
+	skipTotal *rate.Limiter
+
+	mu   sync.Mutex
+	sent map[peer.ID]*earned // guarded by mu
 }
 
-func newPace() *pace {
-	return &pace{peers: newPeerLimits(repeatRate, repeatBurst), total: rate.NewLimiter(totalRepeats, repeatBurst)}
+func newPace(skip uint64) *pace {
+	per := min(skip, 1<<50)
+	return &pace{
+		peers: newPeerLimits(repeatRate, repeatBurst), total: rate.NewLimiter(totalRepeats, totalBurst),
+		skips:     newPeerLimits(rate.Limit(per), int(skipBurst*per)),
+		skipTotal: rate.NewLimiter(rate.Limit(skipPeers*per), int(skipPeers*skipBurst*per)),
+		sent:      make(map[peer.ID]*earned),
+	}
+}
+
+// earned is what a peer may have at full speed, in bytes.
+type earned struct{ skips, repeats uint64 }
+
+// send counts bytes that were sent to a peer.
+func (p *pace) send(to peer.ID, n uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.sent[to]
+	if e == nil {
+		if len(p.sent) >= maxLimits {
+			clear(p.sent)
+		}
+		e = new(earned)
+		p.sent[to] = e
+	}
+	e.skips, e.repeats = min(e.skips+skipEarned*n, 1<<50), min(e.repeats+n, 1<<50)
+}
+
+// spend takes what it can of n bytes from what a peer has earned for skips, and
+// returns the rest.
+func (p *pace) spend(by peer.ID, n uint64) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.sent[by]
+	if e == nil {
+		return n
+	}
+	has := min(n, e.skips)
+	e.skips -= has
+	return n - has
+}
+
+// spendRepeat reports whether a peer has earned a repetition, and takes it.
+func (p *pace) spendRepeat(by peer.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.sent[by]
+	if e == nil || e.repeats < repeatEarned {
+		return false
+	}
+	e.repeats -= repeatEarned
+	return true
+}
+
+// skip counts a block of s that was read and is left out, and waits for its turn
+// like repeat. What the peer was sent before it may skip at full speed: for anybody
+// else a skip is reading that nobody pays for.
+func (p *pace) skip(s *served, size uint64, quit <-chan struct{}) {
+	n := int(p.spend(s.peer, max(size, leastRead)))
+	if n == 0 {
+		return
+	}
+	own := p.skips.of(s.peer)
+	wait := max(own.ReserveN(time.Now(), min(n, own.Burst())).Delay(), p.skipTotal.ReserveN(time.Now(), min(n, p.skipTotal.Burst())).Delay())
+	rest(wait, s, quit)
 }
 
 // repeat counts a repetition of s and waits for its turn, until s ends or quit
 // is closed. It runs on the worker that serves s.
 func (p *pace) repeat(s *served, quit <-chan struct{}) {
-	wait := max(p.peers.of(s.peer).Reserve().Delay(), p.total.Reserve().Delay())
+	if p.spendRepeat(s.peer) {
+		return
+	}
+	rest(max(p.peers.of(s.peer).Reserve().Delay(), p.total.Reserve().Delay()), s, quit)
+}
+
+// rest waits, until s ends or quit is closed, if that is worth it.
+func rest(wait time.Duration, s *served, quit <-chan struct{}) {
 	if wait < leastWait {
 		return
 	}
