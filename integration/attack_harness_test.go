@@ -203,10 +203,16 @@ type raider struct {
 
 func newRaider(t testing.TB, victim host.Host) *raider {
 	t.Helper()
+	return newRaiderOf(t, peer.AddrInfo{ID: victim.ID(), Addrs: victim.Addrs()})
+}
+
+// newRaiderOf raids a host that may be in another process.
+func newRaiderOf(t testing.TB, victim peer.AddrInfo) *raider {
+	t.Helper()
 	h := newHost(t, false)
 	t.Cleanup(func() { _ = h.Close() })
 	r := &raider{
-		t: t, host: h, net: gsnet.NewFromLibp2pHost(h), to: victim.ID(),
+		t: t, host: h, net: gsnet.NewFromLibp2pHost(h), to: victim.ID,
 		blocks: make(map[cid.Cid]int), status: make(map[graphsync.RequestID]graphsync.ResponseStatusCode), more: make(chan struct{}),
 	}
 	r.net.SetDelegate(r)
@@ -214,7 +220,7 @@ func newRaider(t testing.TB, victim host.Host) *raider {
 		_, _ = io.Copy(io.Discard, s) // or the provider tries for seconds to tell it something
 		_ = s.Close()
 	})
-	must(t, h.Connect(t.Context(), peer.AddrInfo{ID: victim.ID(), Addrs: victim.Addrs()}))
+	must(t, h.Connect(t.Context(), victim))
 	return r
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -226,100 +225,4 @@ func (s *seller) ends(t testing.TB, n int) <-chan market.ProviderDealState {
 		}
 	}))
 	return all
-}
-
-// attacks are what goes on while an honest client buys, until ctx ends. They are
-// far above what a peer may do, and as fast as one connection sends them only where
-// a limit drops them unread.
-var attacks = map[string]func(ctx context.Context, t *testing.T, sel *seller, s *shop, endless cid.Cid){
-	"flood": func(ctx context.Context, t *testing.T, sel *seller, s *shop, _ cid.Cid) {
-		r := newRaider(t, sel.host)
-		each(ctx, 20*time.Millisecond, func() { flood(ctx, r, s, 100) }) // a hundred times what a peer may ask
-	},
-	"fifty that do not read": func(ctx context.Context, t *testing.T, sel *seller, s *shop, _ cid.Cid) {
-		for i := range 50 {
-			sloth(ctx, newRaider(t, sel.host), gsRequest(s.deal, pullMessage(t, voucher.DealID(i+1), false, s.deal)))
-		}
-		<-ctx.Done()
-	},
-	"endless links": func(ctx context.Context, t *testing.T, sel *seller, _ *shop, endless cid.Cid) {
-		id := voucher.DealID(0)
-		r := newRaider(t, sel.host)
-		each(ctx, time.Second, func() {
-			id++
-			_ = r.trySend(ctx, gsRequest(endless, pullMessage(t, id, false, endless)))
-		})
-	},
-	"restarts": func(ctx context.Context, t *testing.T, sel *seller, s *shop, _ cid.Cid) {
-		r := newRaider(t, sel.host)
-		q := gsRequest(s.deal, pullMessage(t, 7, false, s.deal))
-		_ = r.trySend(ctx, q)
-		each(ctx, 50*time.Millisecond, func() {
-			_ = r.trySend(ctx, gsmsg.NewCancelRequest(q.ID()))
-			q = gsRequest(s.deal, pullMessage(t, 7, true, s.deal))
-			_ = r.trySend(ctx, q)
-		})
-	},
-}
-
-// each calls f every so often until ctx ends.
-func each(ctx context.Context, every time.Duration, f func()) {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			f()
-		}
-	}
-}
-
-// TestAttackRate compares the rate of an honest client undisturbed and under each
-// attack, in alternation, by the medians. It needs a quiet machine: set
-// TOLLGRAPH_ATTACK_RATE to how many rounds to run. Attackers, provider and client
-// share one process here, so what an attack costs its maker counts against it too.
-func TestAttackRate(t *testing.T) {
-	if os.Getenv("TOLLGRAPH_ATTACK_RATE") == "" {
-		t.Skip("set TOLLGRAPH_ATTACK_RATE=5 to measure")
-	}
-	rounds := envInt(t, "TOLLGRAPH_ATTACK_RATE", 5)
-	s := newShop(t)
-	ladderCAR, endless := ladder(t, t.TempDir(), 40)
-	car, root, n := makeCAR(t, t.TempDir(), int64(envInt(t, "TOLLGRAPH_ATTACK_MIB", 256))<<20, 256<<10)
-	ask := voucher.Ask{PricePerByte: 3, PaymentInterval: 1 << 20}
-	for name, attack := range attacks {
-		sel := newSeller(t, t.TempDir(), newHost(t, true), append([]string{car, ladderCAR}, s.cars...), ask, voucher.OneFIL)
-		rate := func() float64 {
-			b := newBuyer(t, t.TempDir())
-			defer b.stop()
-			start := time.Now()
-			_, err := b.Get(within(t, 2*time.Minute), market.Request{Provider: market.RetrievalPeer{AddrInfo: sel.addr()}, Root: root, Budget: voucher.OneFIL})
-			must(t, err)
-			return float64(n) / (1 << 20) / time.Since(start).Seconds()
-		}
-		rate() // the first one pays for cold caches
-		var calmly, attacked []float64
-		for range rounds {
-			calmly = append(calmly, rate())
-			ctx, stop := context.WithCancel(t.Context())
-			var attacking sync.WaitGroup
-			attacking.Go(func() { attack(ctx, t, sel, s, endless) })
-			attacked = append(attacked, rate())
-			stop()
-			attacking.Wait()
-		}
-		before, during := median(calmly), median(attacked)
-		t.Logf("%-24s undisturbed %6.0f MiB/s, under attack %6.0f MiB/s: %.2f", name, before, during, during/before)
-		if during < 0.9*before {
-			t.Errorf("%s: %.0f MiB/s under attack, %.0f without", name, during, before)
-		}
-		sel.stop()
-	}
-}
-
-func median(x []float64) float64 {
-	slices.Sort(x)
-	return x[len(x)/2]
 }

@@ -77,21 +77,27 @@ func encodePayment(t testing.TB, id voucher.DealID, channel address.Address, v *
 // if it was taken, and what the provider says.
 func (c *crook) frame(ctx context.Context, id voucher.DealID, pay datamodel.Node) (int64, string) {
 	c.t.Helper()
+	s, err := c.host.NewStream(ctx, c.s.host.ID(), market.PaymentProtocol)
+	must(c.t, err)
+	defer s.Close()
+	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
+	_, err = s.Write(payFrameOf(c.t, id, pay))
+	must(c.t, err)
+	return readAck(c.t, s)
+}
+
+// payFrameOf is a frame of a payment stream with any payment in it.
+func payFrameOf(t testing.TB, id voucher.DealID, pay datamodel.Node) []byte {
+	t.Helper()
 	n, err := qp.BuildMap(basicnode.Prototype.Map, 3, func(m datamodel.MapAssembler) {
 		qp.MapEntry(m, "ID", qp.Int(int64(id))) //nolint:gosec // carried as the same 64 bits
 		qp.MapEntry(m, "Done", qp.Bool(false))
 		qp.MapEntry(m, "Payment", qp.Node(pay))
 	})
-	must(c.t, err)
+	must(t, err)
 	raw, err := ipld.Encode(n, dagcbor.Encode)
-	must(c.t, err)
-	s, err := c.host.NewStream(ctx, c.s.host.ID(), market.PaymentProtocol)
-	must(c.t, err)
-	defer s.Close()
-	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
-	_, err = s.Write(frameOf(raw))
-	must(c.t, err)
-	return readAck(c.t, s)
+	must(t, err)
+	return frameOf(raw)
 }
 
 func readAck(t testing.TB, r io.Reader) (int64, string) {
