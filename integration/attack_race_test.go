@@ -59,12 +59,6 @@ var raise = datatransfer.ValidationResult{Accepted: true, DataLimit: 1 << 40}
 // before graphsync has paused, because the block that reached it waits for a slow
 // reader. On the plain stack the resume fails, the pause follows, and nothing
 // undoes it.
-//
-// R1, where the limit is raised between the decision on a block and the event that
-// tells of it, is not reproduced by hand on the plain stack: both are in one call of
-// data-transfer's, with nothing in between that a test could hold. It ends in the
-// same state, and is for the same reason undone by a seller, which looks at what
-// is and not at what it was told: TestRacePaid runs into both by chance, often.
 func TestRaceResumeBeforePause(t *testing.T) {
 	s := newShop(t)
 	ctx := within(t, time.Minute)

@@ -64,18 +64,6 @@ func (r *returner) payNext(ctx context.Context) {
 	}
 }
 
-// has waits until so much has come, repetitions apart.
-func (r *returner) has(ctx context.Context, n uint64) {
-	r.raider.t.Helper()
-	r.until(ctx, func() bool {
-		var sum uint64
-		for _, size := range r.blocks {
-			sum += uint64(size)
-		}
-		return sum >= n
-	})
-}
-
 // TestReturnOwing: a client that lost what it owes for is sent that again, and
 // nothing new whatever it does; when it has paid it goes on, to the end. Both ways
 // to come back are the same: another channel, and data-transfer's own restart.

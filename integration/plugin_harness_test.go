@@ -142,11 +142,16 @@ func homemade(t testing.TB, guarded bool) (site, *shelf) {
 // homemadeOn is homemade on a host, which it closes.
 func homemadeOn(t testing.TB, h host.Host, guarded bool) (site, *shelf) {
 	t.Helper()
+	return homemadeOver(t, h, guarded, dssync.MutexWrap(datastore.NewMapDatastore()))
+}
+
+// homemadeOver is homemadeOn with a datastore.
+func homemadeOver(t testing.TB, h host.Host, guarded bool, ds datastore.Batching) (site, *shelf) {
+	t.Helper()
 	t.Cleanup(func() { must(t, h.Close()) })
 	own := newShelf()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	ds := dssync.MutexWrap(datastore.NewMapDatastore())
 	out := site{host: h}
 	var plain datatransfer.Manager
 	var err error
