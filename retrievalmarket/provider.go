@@ -137,6 +137,7 @@ type Provider struct {
 	hub    *hub[ProviderDealID, ProviderEvent, ProviderDealState]
 	quotes *quoter
 	asks   *throttle                // queries
+	begun  *throttle                // deals that have come to nothing, or may yet
 	idle   *throttle                // payment streams, and payments that bring nothing
 	stop   context.CancelFunc       // ends the deals' goroutines
 	unsub  datatransfer.Unsubscribe // nil without transfers
@@ -165,7 +166,7 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 		live:   make(map[ProviderDealID]*providerDeal),
 		byChan: make(map[datatransfer.ChannelID]*providerDeal),
 	}
-	p.asks, p.idle = newThrottle(50, 200), newThrottle(50, 200)
+	p.asks, p.idle, p.begun = newThrottle(50, 200), newThrottle(50, 200), newThrottle(2, 128)
 	p.quotes = newQuoter(cfg.Pieces, cfg.MaxQuoteLinks)
 	p.streams = newProviderStreams(p)
 	if cfg.Transfers != nil {

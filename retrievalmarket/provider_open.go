@@ -59,12 +59,12 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 		d.inbox.post(attachNote{chid: chid, old: old, grant: grant})
 		return grant, d.reply(), nil
 	}
-	if err := p.room(key.From); err != nil {
-		return validation.Grant{}, voucher.DealResponse{}, err
-	}
 	piece, ok := p.cfg.Pieces.Find(proposal.PayloadCID, proposal.Params.PieceCID)
 	if !ok {
 		return validation.Grant{}, voucher.DealResponse{}, fmt.Errorf("%w: %s", voucher.RefusedContent, proposal.PayloadCID)
+	}
+	if err := p.room(key.From); err != nil {
+		return validation.Grant{}, voucher.DealResponse{}, err
 	}
 	d = newProviderDeal(p, key.From, proposal, record{Created: time.Now().UTC(), PieceID: piece.ID.String(), First: uint64(chid.ID)})
 	d.piece, d.origin = piece, origin(p.cfg.Host.Network(), key.From)

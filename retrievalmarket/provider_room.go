@@ -33,6 +33,18 @@ func (p *Provider) room(from peer.ID) error {
 	if p.closed {
 		return fmt.Errorf("%w: shutting down", voucher.RefusedBusy)
 	}
+	if !p.begun.take(from) {
+		return fmt.Errorf("%w: too many of your deals have come to nothing", voucher.RefusedBusy)
+	}
+	if err := p.place(from); err != nil {
+		p.begun.giveBack(from)
+		return err
+	}
+	return nil
+}
+
+// place finds a place for one more deal of a client. p.mu is held.
+func (p *Provider) place(from peer.ID) error {
 	mine, all := p.staying(from)
 	if mine >= p.cfg.MaxDealsPerPeer && !p.evict(func(d *providerDeal) bool { return d.key.From == from }, from) {
 		return fmt.Errorf("%w: %d of your deals are under way", voucher.RefusedBusy, mine)

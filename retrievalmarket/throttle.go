@@ -3,6 +3,7 @@ package retrievalmarket
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
@@ -27,6 +28,12 @@ func newThrottle(r rate.Limit, burst int) *throttle {
 
 // wait returns when it is p's turn, or with ctx.
 func (t *throttle) wait(ctx context.Context, p peer.ID) error { return t.of(p).Wait(ctx) }
+
+// take reports whether it is p's turn, and takes it.
+func (t *throttle) take(p peer.ID) bool { return t.of(p).Allow() }
+
+// giveBack undoes take.
+func (t *throttle) giveBack(p peer.ID) { t.of(p).AllowN(time.Now(), -1) }
 
 // of returns the limit of p. When too many are kept those at rest are dropped, and
 // all if there is none.

@@ -29,6 +29,18 @@ func TestThrottle(t *testing.T) {
 		if took := wait("q", 5); took != 0 {
 			t.Errorf("another peer's 5 took %v", took)
 		}
+		for range 20 { // what is given back can be taken again
+			if !th.take("r") {
+				t.Fatal("it is not its turn")
+			}
+			th.giveBack("r")
+		}
+		for range 5 {
+			th.take("r")
+		}
+		if th.take("r") {
+			t.Error("it is its turn for ever")
+		}
 		for i := range 2 * throttled {
 			wait(peer.ID(rune(i)), 1)
 		}
