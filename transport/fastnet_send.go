@@ -1,10 +1,10 @@
 package transport
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -15,22 +15,20 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// writeBuffer gathers what goes between the data of blocks. Anything longer
-// passes it by.
-const writeBuffer = 16 << 10
-
-// writePiece is the largest write, in bytes, between two looks at the clock.
-// Yamux cuts what it is given into frames of 64 KiB anyway.
-const writePiece = 64 << 10
+// writePiece is how much is written at a time, in bytes, a look at the clock before
+// each. It is what fits a frame of yamux beside the frame's head, and such a frame
+// fills four TLS records: one byte more would go in a frame, a record and two
+// system calls of its own.
+const writePiece = 64<<10 - 12
 
 // outbound is what sending one message needs; outbounds are reused.
 type outbound struct {
 	enc messageEncoder
-	buf *bufio.Writer
+	buf pieceWriter
 }
 
 var outbounds = sync.Pool{New: func() any {
-	return &outbound{buf: bufio.NewWriterSize(nil, writeBuffer)}
+	return &outbound{buf: pieceWriter{buf: make([]byte, 0, writePiece)}}
 }}
 
 func (n *fastNetwork) NewMessageSender(ctx context.Context, p peer.ID, opts gsnet.MessageSenderOpts) (gsnet.MessageSender, error) {
@@ -141,11 +139,11 @@ func (f *fastSender) send(out *outbound, m gsmsg.GraphSyncMessage) error {
 	if _, err := out.enc.encode(m, blks, f.net.cfg.MaxMessageSize); err != nil {
 		return err
 	}
-	out.buf.Reset(&progressWriter{s: f.s, stall: f.stall})
-	defer out.buf.Reset(nil)
-	err := out.enc.write(out.buf, blks)
+	out.buf.reset(&progressWriter{s: f.s, stall: f.stall})
+	defer out.buf.reset(nil)
+	err := out.enc.write(&out.buf, blks)
 	if err == nil {
-		err = out.buf.Flush()
+		err = out.buf.flush()
 	}
 	if err != nil {
 		return fmt.Errorf("send graphsync message to %s: %w", f.s.Conn().RemotePeer(), err)
@@ -159,6 +157,48 @@ func (n *fastNetwork) recovered(value any) error {
 		n.cfg.OnPanic(value, string(debug.Stack()))
 	}
 	return fmt.Errorf("panic in graphsync network: %v", value)
+}
+
+// pieceWriter cuts what is written to it into pieces of writePiece bytes; only
+// the last before a flush is shorter. What fills a piece alone is not copied. It is
+// of no use after an error.
+type pieceWriter struct {
+	w   io.Writer
+	buf []byte // less than a piece; its capacity is a piece
+}
+
+// reset drops what was not flushed and makes p write to w.
+func (p *pieceWriter) reset(w io.Writer) { p.w, p.buf = w, p.buf[:0] }
+
+func (p *pieceWriter) Write(b []byte) (total int, err error) {
+	for total < len(b) {
+		rest := b[total:]
+		if len(p.buf) == 0 && len(rest) >= writePiece {
+			n, err := p.w.Write(rest[:len(rest)/writePiece*writePiece])
+			if total += n; err != nil {
+				return total, err
+			}
+			continue
+		}
+		n := min(len(rest), writePiece-len(p.buf))
+		p.buf = append(p.buf, rest[:n]...)
+		if total += n; len(p.buf) == writePiece {
+			if err := p.flush(); err != nil {
+				return total, err
+			}
+		}
+	}
+	return total, nil
+}
+
+// flush writes what is left.
+func (p *pieceWriter) flush() error {
+	if len(p.buf) == 0 {
+		return nil
+	}
+	_, err := p.w.Write(p.buf)
+	p.buf = p.buf[:0]
+	return err
 }
 
 // progressWriter writes in pieces and moves the deadline before each, but not
