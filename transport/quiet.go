@@ -12,7 +12,9 @@ import (
 // QuietConfig says how much progress a Quiet gathers before data-transfer hears
 // of it. Whichever comes first counts.
 type QuietConfig struct {
-	// Bytes of blocks. Default 4 MiB; 1 passes on every block.
+	// Bytes of blocks. Default 4 MiB for what is received, which is when a client
+	// pays, and 16 MiB for what is queued and sent, where a limit that comes near is
+	// what counts; 1 passes on every block.
 	Bytes uint64
 
 	// Blocks is how many blocks. Default 8192.
@@ -36,7 +38,6 @@ type QuietConfig struct {
 }
 
 func (c QuietConfig) withDefaults() QuietConfig {
-	c.Bytes = orDefault(c.Bytes, 4<<20)
 	c.Blocks = orDefault(c.Blocks, 8192)
 	c.Delay = orDefault(c.Delay, 200*time.Millisecond)
 	c.Idle = orDefault(c.Idle, 20*time.Millisecond)
@@ -81,6 +82,14 @@ type Quiet struct {
 func NewQuiet(cfg QuietConfig) *Quiet {
 	cfg = cfg.withDefaults()
 	return &Quiet{cfg: cfg, graces: make(chan struct{}, max(0, cfg.MaxGraces)), channels: make(map[datatransfer.ChannelID]*quietChannel), payers: make(map[peer.ID]graceResult)}
+}
+
+// enough returns how many bytes of a kind are gathered at most.
+func (c QuietConfig) enough(kind tallyKind) uint64 {
+	if kind == tallyReceived {
+		return orDefault(c.Bytes, 4<<20)
+	}
+	return orDefault(c.Bytes, 16<<20)
 }
 
 // channel returns what is known of a channel, making it if need be.
@@ -246,7 +255,7 @@ func (t *tally) add(link ipld.Link, size uint64, index int64, unique bool) answe
 	}
 	t.last = now
 	cfg := t.c.q.cfg
-	full := t.bytes >= cfg.Bytes || t.blocks >= cfg.Blocks || now.Sub(t.since) >= cfg.Delay
+	full := t.bytes >= cfg.enough(t.kind) || t.blocks >= cfg.Blocks || now.Sub(t.since) >= cfg.Delay
 	if full || !t.begun || t.kind != tallySent && limit != 0 && t.total >= limit || !t.held.none() {
 		t.begun = true
 		return t.flush()

@@ -258,6 +258,26 @@ func TestQuietFirstBlock(t *testing.T) {
 	}
 }
 
+// TestQuietEnough: what a client pays by is told more often than what is only
+// recorded.
+func TestQuietEnough(t *testing.T) {
+	for kind, want := range map[tallyKind]uint64{tallyReceived: 4 << 20, tallyQueued: 16 << 20, tallySent: 16 << 20} {
+		c := &stockChannel{status: datatransfer.Ongoing}
+		s := newQuietStack(t, QuietConfig{Delay: never, Idle: never}, c)
+		const size = 1 << 20
+		_ = s.block(kind, size, 1, true) // told at once
+		told := c.kinds[kind].total
+		index := int64(1)
+		for ; c.kinds[kind].total == told && index < 100; index++ {
+			_ = s.block(kind, size, index+1, true)
+		}
+		if got := c.kinds[kind].total - told; got != want {
+			t.Errorf("kind %d: told of %d bytes at once, not of %d", kind, got, want)
+		}
+		s.q.Close()
+	}
+}
+
 // TestQuietForgets: a channel that is over, or was never there, leaves nothing.
 func TestQuietForgets(t *testing.T) {
 	c := &stockChannel{status: datatransfer.Ongoing}
