@@ -7,8 +7,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/tollgraph/tollgraph/turn"
 )
 
 const (
@@ -25,7 +23,7 @@ const (
 // writes for all who wait; there is no goroutine of its own.
 type ledger struct {
 	db   *sql.DB
-	turn chan struct{} // see package turn; holding its one token is the right to write
+	turn chan struct{} // capacity 1; holding its token is the right to write
 
 	mu    sync.Mutex
 	queue []*op // guarded by mu; first come first served
@@ -50,7 +48,7 @@ type op struct {
 }
 
 func newLedger(db *sql.DB) *ledger {
-	return &ledger{db: db, turn: turn.At(db),
+	return &ledger{db: db, turn: make(chan struct{}, 1),
 		stmts: make(map[string]*sql.Stmt), wanted: make(map[string]struct{}), synced: make(map[any]struct{})}
 }
 

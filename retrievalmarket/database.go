@@ -9,21 +9,23 @@ import (
 	"net/url"
 	"time"
 
-	_ "modernc.org/sqlite" // the driver that OpenDatabase names
+	"modernc.org/sqlite"
 )
+
+// maxConns is more than there are writers, who wait for each other with a
+// connection in hand: a client's and a provider's records, wallet, till and pruning.
+const maxConns = 8
 
 // OpenDatabase opens or makes the one database of a node: SQLite with a
 // write-ahead log, every commit on disk before it returns, one writer at a
-// time. Close it after the market and the payment room that use it.
+// time, in line. Close it after the market and the payment room that use it.
 func OpenDatabase(path string) (*sql.DB, error) {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)",
 	}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String())
-	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
-	}
-	db.SetMaxOpenConns(4)
+	source := &url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
+	db := sql.OpenDB(&inLine{&sqlite.Driver{}, source.String(), make(chan struct{}, 1)})
+	db.SetMaxOpenConns(maxConns)
 	if err := db.Ping(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open database %s: %w", path, err), db.Close())
 	}

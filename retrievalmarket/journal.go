@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/tollgraph/tollgraph/turn"
 )
 
 // maxCommit bounds a transaction of the journal. It does not end with its caller's
@@ -34,7 +32,7 @@ const (
 // whoever comes while nobody writes writes for all.
 type journal struct {
 	db   *sql.DB
-	turn chan struct{} // see package turn; holding its one token is the right to write
+	turn chan struct{} // capacity 1; holding its token is the right to write
 
 	mu    sync.Mutex
 	queue []*entry // guarded by mu
@@ -49,7 +47,7 @@ type entry struct {
 	done  chan struct{}
 }
 
-func newJournal(db *sql.DB) *journal { return &journal{db: db, turn: turn.At(db)} }
+func newJournal(db *sql.DB) *journal { return &journal{db: db, turn: make(chan struct{}, 1)} }
 
 // do runs write in a transaction, which is on disk as when says when do returns.
 func (j *journal) do(ctx context.Context, when durability, write func(context.Context, *sql.Tx) error) error {
