@@ -161,6 +161,8 @@ func TestBusyTelling(t *testing.T) {
 	sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, func(c *market.ProviderConfig) {
 		slow.Transfers, c.Transfers = c.Transfers, slow
 	})
+	free := once(func() { close(slow.free) })
+	defer free() // the provider could not be closed
 	r := newReturner(t, sel, s, 7)
 	r.begin(ctx, 0)
 	r.payNext(ctx)
@@ -168,6 +170,6 @@ func TestBusyTelling(t *testing.T) {
 	for range 2 {
 		r.payNext(ctx) // it waits for the answer, and gives up in time
 	}
-	close(slow.free)
+	free()
 	r.has(ctx, 4*shopInterval)
 }
