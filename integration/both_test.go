@@ -36,6 +36,7 @@ type trader struct {
 type site struct {
 	host      host.Host
 	transfers datatransfer.Manager
+	plain     datatransfer.Manager // what transfers wraps, in a homemade stack
 	meter     market.Meter
 	hold      market.Hold
 }
@@ -47,7 +48,7 @@ func newSite(t *testing.T) site {
 	t.Helper()
 	s := newStack(t, newHost(t, true), t.TempDir())
 	t.Cleanup(s.close)
-	return site{s.host, s.node.Transfers(), s.meter, s.node.Meter.Hold}
+	return site{host: s.host, transfers: s.node.Transfers(), meter: s.meter, hold: s.node.Meter.Hold}
 }
 
 func newTrader(t *testing.T, s site, size int64) *trader {

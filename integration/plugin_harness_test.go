@@ -170,7 +170,7 @@ func homemadeOver(t testing.TB, h host.Host, guarded bool, ds datastore.Batching
 		plain, err = dtimpl.NewDataTransfer(ds, dtnet.NewFromLibp2pHost(h), dtgs.NewTransport(h.ID(), gs))
 	}
 	must(t, err)
-	out.transfers = transport.WrapManager(plain)
+	out.plain, out.transfers = plain, transport.WrapManager(plain)
 	ready := make(chan error, 1)
 	plain.OnReady(func(err error) { ready <- err })
 	must(t, plain.Start(ctx))
@@ -265,7 +265,7 @@ func (tr *trade) open(ctx context.Context, s site, push bool, with peer.ID, root
 	ended := make(chan datatransfer.ChannelState, 1)
 	open := s.transfers.OpenPullDataChannel
 	if push {
-		open = s.transfers.OpenPushDataChannel
+		open = s.plain.OpenPushDataChannel
 	}
 	chid, err := open(ctx, with, datatransfer.TypedVoucher{Type: tr.name, Voucher: basicnode.NewString(string(tr.name))}, root,
 		selectorparse.CommonSelector_ExploreAllRecursively, datatransfer.WithSubscriber(func(_ datatransfer.Event, st datatransfer.ChannelState) {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -96,6 +97,35 @@ func (p *homestead) checkTrades(channels int) {
 		}
 		tr.mu.Unlock()
 	}
+}
+
+// TestPushes: what a program pushes under a voucher type of its own goes beside the
+// market on a manager that is not guarded; a guarded one says that it does not push,
+// and is not pushed to.
+func TestPushes(t *testing.T) {
+	one, two := newHomestead(t, false, 1<<20), newHomestead(t, false, 2<<20)
+	ctx := within(t, time.Minute)
+	must(t, one.host.Connect(ctx, two.addr()))
+	var all sync.WaitGroup
+	all.Go(func() { one.buy(ctx, two.trader) })
+	one.tradeWith(ctx, &all, two, 0, true, 1)
+	two.tradeWith(ctx, &all, one, 1, true, 2)
+	all.Wait()
+	two.checkSold(1)
+
+	guarded := newHomestead(t, true, 1<<20)
+	_, err := guarded.transfers.OpenPushDataChannel(ctx, two.host.ID(), datatransfer.TypedVoucher{}, two.root, nil)
+	if !errors.Is(err, datatransfer.ErrUnsupported) {
+		t.Errorf("a guarded manager pushes: %v", err)
+	}
+	must(t, one.host.Connect(ctx, guarded.addr()))
+	root, _ := one.shelf(0).fill(t, 16, 3)
+	soon, cancel := context.WithTimeout(ctx, 2*time.Second) // nothing tells of what is not taken
+	defer cancel()
+	if st, err := one.trades[0].move(soon, one.site, true, guarded.host.ID(), root); err == nil && st.Status() == datatransfer.Completed {
+		t.Error("a guarded manager takes what is pushed")
+	}
+	guarded.checkTrades(0)
 }
 
 // TestAfterTheMarket: a market that is closed leaves the manager to what else is

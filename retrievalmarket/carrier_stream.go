@@ -31,7 +31,7 @@ import (
 // each block is sent once and a later channel goes on behind what the client
 // holds. A plain peer is sent, or sends, the block of every link, repeats
 // included, and all of them are charged; a channel with a plain provider that
-// breaks ends the deal, and the next begins from the root.
+// breaks ends the deal, and the next ones are for what is missing then.
 
 const (
 	// streamIO is how long one message may take on the wire, and a proposal to

@@ -63,7 +63,7 @@ func (d *clientDeal) opened(n openedNote) {
 			d.busy = nil
 		}
 		d.line.by, d.line.older = n.by, n.older
-		d.rec.Plain = !n.by.skips(d.provider.ID)
+		d.rec.Plain = n.older && n.by.inBand()
 		d.adopt(n.chid)
 	}
 }

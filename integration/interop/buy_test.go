@@ -25,21 +25,36 @@ func (s sale) request(p *strictProvider) market.Request {
 // exactly what the table says, on one proposal, and both complete.
 func TestBuyFromStrictProvider(t *testing.T) {
 	for _, s := range sales {
+		t.Run(s.name, func(t *testing.T) { buyExactly(t, s, func(*strictProvider) {}) })
+	}
+}
+
+// TestBuyFromOlderProvider: nor does it matter what the provider claims. Those
+// before data-transfer v2 asked for all that they had sent, and some said Ongoing
+// with it.
+func TestBuyFromOlderProvider(t *testing.T) {
+	for _, s := range sales {
 		t.Run(s.name, func(t *testing.T) {
-			dag := newChain(t, s.sizes...)
-			provider := newStrictProvider(t, dag, params(s.price, s.unseal, s.interval, s.increase, nil, nil))
-			client := newBuyer(t)
-			got, err := client.market.Get(within(t, 30*time.Second), s.request(provider))
-			must(t, err)
-			checkPaid(t, s, got)
-			d := provider.deal(within(t, 10*time.Second))
-			if d.state != rt.DealStatusCompleted || d.err != nil || !slices.Equal(d.sent, s.payments) {
-				t.Errorf("provider: %s, %v, got %v, want %v", d.state, d.err, d.sent, s.payments)
-			}
-			if provider.proposals != 1 {
-				t.Errorf("%d proposals", provider.proposals)
-			}
+			buyExactly(t, s, func(p *strictProvider) { p.full, p.asks = true, rt.DealStatusOngoing })
 		})
+	}
+}
+
+// buyExactly is one deal, with a provider as it is made to be.
+func buyExactly(t *testing.T, s sale, change func(*strictProvider)) {
+	dag := newChain(t, s.sizes...)
+	provider := newStrictProvider(t, dag, params(s.price, s.unseal, s.interval, s.increase, nil, nil))
+	change(provider)
+	client := newBuyer(t)
+	got, err := client.market.Get(within(t, 30*time.Second), s.request(provider))
+	must(t, err)
+	checkPaid(t, s, got)
+	d := provider.deal(within(t, 10*time.Second))
+	if d.state != rt.DealStatusCompleted || d.err != nil || !slices.Equal(d.sent, s.payments) {
+		t.Errorf("provider: %s, %v, got %v, want %v", d.state, d.err, d.sent, s.payments)
+	}
+	if provider.proposals != 1 {
+		t.Errorf("%d proposals", provider.proposals)
 	}
 }
 

@@ -36,14 +36,33 @@ func TestFreeClient(t *testing.T) {
 		}
 		must(t, s.Reset())
 	}
-	start := time.Now()
 	deal := client.propose(within(t, 10*time.Second), provider.addr(), address.Undef, freeProposal(dag.root), wholeDAG)
 	deal.wait(within(t, 20*time.Second))
 	if deal.err != nil || !deal.completed || deal.received != 20_000 || len(deal.statuses) != 2 || deal.statuses[0] != rt.DealStatusAccepted {
 		t.Errorf("want Accepted and Completed: %s", deal)
 	}
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("20 kB took %s", took)
+}
+
+// TestFreeFirstByte: such a client has its first byte within a second of its
+// first connection. The fastest of a few counts: the others wait for what else the
+// machine does.
+func TestFreeFirstByte(t *testing.T) {
+	dag := newChain(t, times(20, 1000)...)
+	provider := newSeller(t, voucher.Ask{}, false, dag.car(t))
+	fastest := time.Hour
+	for range 5 {
+		client := newLazyClient(t)
+		start := time.Now()
+		deal := client.propose(within(t, 10*time.Second), provider.addr(), address.Undef, freeProposal(dag.root), wholeDAG)
+		deal.wait(within(t, 20*time.Second))
+		if deal.err != nil || !deal.completed {
+			t.Fatalf("%s", deal)
+		}
+		fastest = min(fastest, deal.first.Sub(start))
+	}
+	t.Logf("the first byte came after %s", fastest)
+	if fastest > time.Second {
+		t.Errorf("the first byte came after %s", fastest)
 	}
 }
 

@@ -57,7 +57,8 @@ type lazyDeal struct {
 	statuses                    []rt.DealStatus
 	message                     string // the last
 	status                      datatransfer.Status
-	trail                       []string // what data-transfer said, for a deal that does not end well
+	trail                       []string  // what data-transfer said, for a deal that does not end well
+	first                       time.Time // when the first byte came
 	err                         error
 }
 
@@ -136,7 +137,9 @@ func (d *lazyDeal) handle(ctx context.Context, e event) bool {
 	case datatransfer.Accept:
 		close(d.accepted)
 	case datatransfer.DataReceivedProgress:
-		d.received = e.st.Received()
+		if d.received = e.st.Received(); d.first.IsZero() {
+			d.first = time.Now()
+		}
 	case datatransfer.FinishTransfer:
 		d.all = true
 	case datatransfer.NewVoucherResult:

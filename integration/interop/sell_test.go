@@ -74,6 +74,22 @@ func checkBought(t testing.TB, s sale, d *lazyDeal) {
 	if asked != len(s.payments) {
 		t.Errorf("asked %d times for %d payments: %v", asked, len(s.payments), d.statuses)
 	}
+	if d.lastIsBelow() && !slices.Contains(d.statuses, rt.DealStatusFundsNeededLastPayment) {
+		t.Errorf("the last payment is for no boundary, and was not asked for as that: %v", d.statuses)
+	}
+}
+
+// lastIsBelow reports whether the last payment of a deal is for bytes that reach no
+// end of an interval.
+func (d *lazyDeal) lastIsBelow() bool {
+	if d.proposal.PricePerByte.IsZero() {
+		return false
+	}
+	before := uint64(0)
+	if n := len(d.paid); n > 1 {
+		before = (d.paid[n-2] - d.proposal.UnsealPrice.Uint64()) / d.proposal.PricePerByte.Uint64()
+	}
+	return d.received < d.next(before)
 }
 
 // checkSold holds our provider's book to the table.

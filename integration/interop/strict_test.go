@@ -32,6 +32,8 @@ type strictProvider struct {
 	ask    rt.Params // prices and intervals
 	payTo  address.Address
 	dag    chain
+	asks   rt.DealStatus // with which status it asks for money at a boundary, if not with FundsNeeded
+	full   bool          // it asks for all that it sent, and not for what lies below the boundary
 	unsub  datatransfer.Unsubscribe
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -46,6 +48,7 @@ type strictProvider struct {
 // strictDeal is one deal. What is below events is owned by run while it runs.
 type strictDeal struct {
 	proposal rt.DealProposal
+	full     bool // see strictProvider
 	events   *events
 
 	state    rt.DealStatus
@@ -143,7 +146,7 @@ func (s *strictProvider) ValidatePull(chid datatransfer.ChannelID, from peer.ID,
 	if why := s.refuse(p, root, sel); why != "" {
 		return result(rt.DealResponse{ID: p.ID, Status: rt.DealStatusRejected, PaymentOwed: big.Zero(), Message: why}, datatransfer.ValidationResult{}), nil
 	}
-	d := &strictDeal{proposal: *p, events: newEvents(), state: rt.DealStatusUnsealing, received: big.Zero(), done: make(chan struct{})}
+	d := &strictDeal{proposal: *p, full: s.full, events: newEvents(), state: rt.DealStatusUnsealing, received: big.Zero(), done: make(chan struct{})}
 	r := rt.DealResponse{ID: p.ID, Status: rt.DealStatusAccepted, PaymentOwed: big.Zero()}
 	if !p.UnsealPrice.IsZero() {
 		d.state, r.Status, r.PaymentOwed = rt.DealStatusFundsNeededUnseal, rt.DealStatusFundsNeededUnseal, p.UnsealPrice
@@ -310,7 +313,11 @@ func (s *strictProvider) updateFunding(chid datatransfer.ChannelID, d *strictDea
 	v := d.mayGoOn(st)
 	if owed := d.owed(st); !owed.IsZero() {
 		d.said = append(d.said, d.state)
-		v = result(rt.DealResponse{ID: d.proposal.ID, Status: d.state, PaymentOwed: owed}, v)
+		status := d.state
+		if status == rt.DealStatusFundsNeeded && s.asks != 0 {
+			status = s.asks
+		}
+		v = result(rt.DealResponse{ID: d.proposal.ID, Status: status, PaymentOwed: owed}, v)
 	} else if d.state == rt.DealStatusFundsNeededLastPayment {
 		d.said = append(d.said, rt.DealStatusCompleted)
 		v = result(rt.DealResponse{ID: d.proposal.ID, Status: rt.DealStatusCompleted, PaymentOwed: big.Zero()}, v)
@@ -368,7 +375,7 @@ func (d *strictDeal) owed(st datatransfer.ChannelState) big.Int {
 		return big.Sub(p.UnsealPrice, d.received)
 	}
 	bytes := st.Queued()
-	if !p.PricePerByte.IsZero() && !st.Status().InFinalization() {
+	if !d.full && !p.PricePerByte.IsZero() && !st.Status().InFinalization() {
 		bytes = p.IntervalLowerBound(bytes)
 	}
 	owed := big.Sub(big.Mul(big.NewIntUnsigned(bytes), p.PricePerByte), big.Sub(d.received, p.UnsealPrice))
