@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	quiet()
 	a := &app{args: args, out: stdout, err: stderr}
 	err := a.root().Run(ctx, args)
+	if known := (*exitError)(nil); ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.As(err, &known) {
+		err = &exitError{exitInterrupted, errors.New("interrupted")} // nothing is lost of what nobody advised on
+	}
 	if err != nil {
 		fmt.Fprintln(stderr, told(err))
 	}

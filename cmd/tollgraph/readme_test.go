@@ -37,6 +37,7 @@ func TestReadmeFlags(t *testing.T) {
 		}
 	})
 	delete(of, "") // the flags of every command: Commands speaks of them
+	serve := of["serve"]
 	written := map[string]string{}
 	for _, part := range strings.Split(string(text), "\n### ")[1:] {
 		title, body, _ := strings.Cut(part, "\n")
@@ -53,7 +54,7 @@ func TestReadmeFlags(t *testing.T) {
 				t.Errorf("there is no %q with flags of its own", name)
 			}
 			if name == "daemon" { // it says that it takes those of serve
-				flags = slices.DeleteFunc(slices.Clone(flags), func(f cli.Flag) bool { return hasNamed(of["serve"], f.Names()[0]) })
+				flags = slices.DeleteFunc(slices.Clone(flags), func(f cli.Flag) bool { return hasNamed(serve, f.Names()[0]) })
 			}
 			for _, f := range flags {
 				if !strings.Contains(body, "--"+f.Names()[0]) && !strings.Contains(body, name+" -"+f.Names()[0]) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -222,5 +223,16 @@ func TestFailedRepoClosesOnce(t *testing.T) {
 	_, err := startNode(t.Context(), dir, nil)
 	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), dir) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestInterruptedEarly: Ctrl-C before anything runs is said in words.
+func TestInterruptedEarly(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	code := run(ctx, []string{"tollgraph", "serve", "--repo", t.TempDir(), "x.car"}, &out, &errs)
+	if code != exitInterrupted || errs.String() != "tollgraph: interrupted\n" {
+		t.Errorf("exit code %d: %q", code, errs.String())
 	}
 }
