@@ -19,7 +19,7 @@
 // What returns without an error is on disk: every decision about money is one
 // transaction, synced before the call returns, and what returns an error wrote
 // nothing. Decisions that wait together share one transaction, so that many
-// deals do not wait for many syncs. Channels and lanes without a voucher are on disk
+// deals do not wait for many syncs. Channels, and lanes without a voucher, are on disk
 // with the next transaction of anyone that is: nothing was promised on them yet.
 //
 // Wallet and Till keep nothing in memory that the database has: several

@@ -22,9 +22,9 @@ CREATE INDEX IF NOT EXISTS payment_orders_number ON payment_orders (number);
 
 // JoinOrder makes lane count, by Policy.PerDeal, together with all other lanes of
 // the same order, in whatever channels they are. A lane is in one order for good:
-// the first call decides.
+// the first call decides. It is on disk with the lane's first voucher at the latest.
 func (w *Wallet) JoinOrder(ctx context.Context, channel address.Address, lane, order uint64) error {
-	err := w.ledger.do(ctx, func(t *tx) error {
+	err := w.ledger.soon(ctx, func(t *tx) error {
 		if _, err := w.payee(t, channel); err != nil {
 			return err
 		}
