@@ -162,8 +162,6 @@ func TestStatistics(t *testing.T) {
 		"one has all":         {jain([]float64{8, 0, 0, 0}), 0.25},
 		"one has twice":       {round(jain([]float64{2, 1})), 0.9},
 		"fairness of nothing": {jain(nil), 0},
-		"shares while all run": {jain(shares([]childDeal{ // 2, 1, a half, and one that has not begun
-			{Marks: []int64{110, 120}}, {Marks: []int64{120, 140}}, {Marks: []int64{140, 150}}, {}}, 100)), jain([]float64{2, 1, 0.5, 0})},
 	} {
 		if got[0] != got[1] {
 			t.Errorf("%s: %v, want %v", what, got[0], got[1])
@@ -173,6 +171,27 @@ func TestStatistics(t *testing.T) {
 		if got := power(n); got != want {
 			t.Errorf("%d: %q", n, got)
 		}
+	}
+}
+
+// TestFairness: shares are counted while all run, and from the order if there is
+// no such time.
+func TestFairness(t *testing.T) {
+	deals := []childDeal{{Marks: []int64{110, 120, 130}}, {Marks: []int64{120, 140, 160}}, {Marks: []int64{115, 145, 150}}}
+	from, to := running(deals, 100)
+	if from != 120 || to != 130 {
+		t.Errorf("all run from %d to %d", from, to)
+	}
+	for i, want := range []float64{1, 0.5, 1.0 / 3} {
+		if got := shares(deals, 100, from, to)[i]; round(got) != round(want) {
+			t.Errorf("deal %d got %v, want %v", i, got, want)
+		}
+	}
+	if from, to = running([]childDeal{{Marks: []int64{110}}, {Marks: []int64{130}}}, 100); from != 100 || to != 110 {
+		t.Errorf("one after the other they run from %d to %d", from, to)
+	}
+	if from, to = running([]childDeal{{Marks: []int64{110}}, {}}, 100); from != to {
+		t.Errorf("they run from %d to %d although one never began", from, to)
 	}
 }
 

@@ -74,28 +74,35 @@ func (b *bench) small(ctx context.Context, s sizes, c benchCase) error {
 			return err
 		}
 	}
-	var synced []float64
-	for n := range s.rounds + 1 {
+	synced, err := b.smallRounds(ctx, c, cases)
+	if len(cases[len(cases)-1].secs) > 0 {
+		b.reportSmall(c, cases, per, median(synced))
+	}
+	return err
+}
+
+// smallRounds makes all rounds, and returns how long the disk took to sync in each.
+func (b *bench) smallRounds(ctx context.Context, c benchCase, cases []*smallCase) (synced []float64, err error) {
+	for n := range c.Rounds + 1 {
 		if n == 1 && c.profile != "" {
 			stop, err := startProfile(c.profile)
 			if err != nil {
-				return err
+				return synced, err
 			}
 			defer stop()
 		}
 		for _, k := range cases {
 			if err := k.round(ctx, n > 0); err != nil {
-				return fmt.Errorf("%s, round %d: %w", k.label(), n, err)
+				return synced, fmt.Errorf("%s, round %d: %w", k.label(), n, err)
 			}
 		}
 		took, err := syncTime(b.dir)
 		if err != nil {
-			return err
+			return synced, err
 		}
 		synced = append(synced, took)
 	}
-	b.reportSmall(c, cases, per, median(synced))
-	return nil
+	return synced, nil
 }
 
 func (k *smallCase) label() string {
