@@ -89,29 +89,60 @@ func atRisk(r Request, terms voucher.Terms, budget Amount) Bytes {
 	return min(DefaultAtRisk, terms.Price.Buys(budget)/100)
 }
 
-const (
-	// patientAck is how long a payment may take, its commits on both sides and
-	// the way there and back, for larger steps to be safe.
-	patientAck = 20 * time.Millisecond
-	// runsAhead is more than a provider has on the way to the client while it
-	// waits for such a payment.
-	runsAhead = Bytes(16 << 20)
-)
+// runsAhead is more than a provider has queued for the client, in its own memory
+// and in the system's, and the client for its store, beside what is on the way.
+const runsAhead = Bytes(16 << 20)
 
-// window is how much must be left before the limit for the client not to pay
-// yet, given what it risks and how long its payments take. The rest of the risk
-// is the step by which it pays: a payment costs the same whatever its size, so
-// where payments are quick the step is large.
-func window(risk Bytes, took time.Duration) Bytes {
-	far := risk - risk/8
-	if took < patientAck {
-		return max(risk/2, min(far, runsAhead))
+// paceEvery is how long a rate is measured.
+const paceEvery = 100 * time.Millisecond
+
+// pace is how fast a deal moves, as its client sees it. It is a value.
+type pace struct {
+	rate  Bytes         // that arrive in a second; quick to rise and slow to fall
+	trip  time.Duration // a payment's way there and back, the commits on both sides included; 0: not known
+	since time.Time     // from when on bytes are counted for rate
+	from  Bytes         // and behind which
+}
+
+// arrived takes in that seen bytes had arrived at now.
+func (p pace) arrived(now time.Time, seen Bytes) pace {
+	took := now.Sub(p.since)
+	switch {
+	case p.since.IsZero() || seen < p.from:
+		p.since, p.from = now, seen
+	case took >= paceEvery:
+		rate := Bytes(float64(seen-p.from) / took.Seconds())
+		p.rate = max(rate, p.rate-p.rate/4+rate/4)
+		p.since, p.from = now, seen
 	}
-	return far
+	return p
+}
+
+// answered takes in how long a payment took.
+func (p pace) answered(took time.Duration) pace {
+	if p.trip == 0 {
+		p.trip = took
+	}
+	p.trip += (took - p.trip) / 4
+	return p
+}
+
+// window is how much must be left before the limit for a client that risks so
+// many bytes not to pay yet: what arrives while a payment is on its way, what is
+// on the way itself, and what is queued at either end. The rest of the risk is
+// the step by which it pays: a payment costs the same whatever its size, so where
+// payments are quick the step is half of the risk, and never less than an eighth.
+func (p pace) window(risk Bytes) Bytes {
+	far := risk - risk/8
+	if p.trip == 0 {
+		return far
+	}
+	under := Bytes(min(2*float64(p.rate)*p.trip.Seconds(), 1<<62))
+	return max(risk/2, min(far, runsAhead.Add(under)))
 }
 
 // newPurse is how far the deal goes with its money.
 func (d *clientDeal) newPurse() revalidator.Purse {
 	risk := Bytes(d.rec.AtRisk)
-	return revalidator.Purse{Budget: d.rec.money(), AtRisk: risk, Window: window(risk, patientAck), Expected: Bytes(d.rec.Expected)}
+	return revalidator.Purse{Budget: d.rec.money(), AtRisk: risk, Window: d.pace.window(risk), Expected: Bytes(d.rec.Expected)}
 }

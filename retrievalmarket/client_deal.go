@@ -51,6 +51,7 @@ type clientDeal struct {
 	deal      Deal
 	rec       record
 	purse     revalidator.Purse
+	pace      pace
 	complete  bool // everything was held when the deal began
 	err       error
 	line      line
@@ -194,6 +195,7 @@ func (d *clientDeal) count() {
 	if seen == d.seen {
 		return
 	}
+	d.pace = d.pace.arrived(time.Now(), seen)
 	d.seen, d.progress, d.line.opened, d.line.backoff = seen, time.Now(), time.Now(), 0
 	d.hopes = 0
 	if d.rec.FirstByte == 0 {

@@ -71,7 +71,8 @@ func (d *clientDeal) opened(n openedNote) {
 // acknowledged takes in the provider's answer to a payment.
 func (d *clientDeal) acknowledged(n ackNote) {
 	d.acked, d.ackLimit = d.acked.Max(n.ack.paid), max(d.ackLimit, n.ack.limit)
-	d.purse.Window = window(Bytes(d.rec.AtRisk), n.took)
+	d.pace = d.pace.answered(n.took)
+	d.purse.Window = d.pace.window(d.purse.AtRisk)
 	if n.ack.refused == 0 {
 		d.hope()
 		return

@@ -1,39 +1,42 @@
 package retrievalmarket
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multistream"
 
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
+// maxFlying bounds the frames of a deal that are on the payment stream and not
+// answered. More need not be: payments are cumulative, and only the latest waits.
+const maxFlying = 16
+
 // courier carries the payments of one client deal: on a stream of their own,
-// or on the deal's channel where the provider knows no better. Payments
-// are cumulative, so only the latest waits, and it is sent until it is
-// acknowledged.
+// or on the deal's channel where the provider knows no better. On a stream
+// several are on the way at once, and are answered in order; what is not answered
+// when it breaks is sent again on the next, as far as nothing newer makes it
+// superfluous.
 type courier struct {
 	d    *clientDeal
 	wake chan struct{} // capacity 1
 	done sync.WaitGroup
 
 	mu       sync.Mutex
-	pending  *payFrame // guarded by mu; not sent yet
-	last     *payFrame // guarded by mu; the latest that carried a payment
-	asVouch  bool      // guarded by mu; payments go on the channel
-	booked   bool      // guarded by mu; the provider says that it has the payment of last
-	settledQ bool      // guarded by mu; the provider says that the deal is completed
-	sending  bool      // guarded by mu; something was taken and is not delivered yet
+	pending  *payFrame   // guarded by mu; not sent yet
+	flying   []*payFrame // guarded by mu; sent and not answered, the oldest first; on a channel, being sent
+	last     *payFrame   // guarded by mu; the latest that carried a payment
+	asVouch  bool        // guarded by mu; payments go on the channel
+	booked   bool        // guarded by mu; the provider says that it has the payment of last
+	settledQ bool        // guarded by mu; the provider says that the deal is completed
+	fine     bool        // guarded by mu; something was delivered since that was asked last
 
-	stream network.Stream // owned by run
-	reader *bufio.Reader  // owned by run
+	line *payLine // owned by run; nil if there is no stream
 }
 
 // ackNote is a provider's answer to a payment, and how long it took.
@@ -68,7 +71,7 @@ func (c *courier) keep(f payFrame) {
 // it or is being asked: on a stream, what is not answered is sent again anyway.
 func (c *courier) again() {
 	c.mu.Lock()
-	if c.pending == nil && !c.booked && (c.asVouch || !c.sending) {
+	if c.pending == nil && !c.booked && (c.asVouch || len(c.flying) == 0) {
 		c.pending = c.last
 	}
 	c.mu.Unlock()
@@ -116,77 +119,127 @@ func (c *courier) byStream() {
 	c.kick()
 }
 
-// take returns what waits, with the last payment unless the provider has it: a
-// question may have overtaken the payment that it is about.
+// take returns what is to be sent now, nil if nothing is or too much is on the
+// way. It comes with the last payment unless the provider has it: a question may
+// have overtaken the payment that it is about.
 func (c *courier) take() *payFrame {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := c.pending
-	c.pending, c.sending = nil, f != nil
-	if f != nil && f.payment == nil && c.last != nil && !c.booked {
+	if f == nil || len(c.flying) >= maxFlying {
+		return nil
+	}
+	if f.payment == nil && c.last != nil && !c.booked {
 		f = &payFrame{id: f.id, payment: c.last.payment, done: f.done}
 	}
+	c.pending, c.flying = nil, append(c.flying, f)
 	return f
 }
 
-// answered takes in the provider's answer to f.
-func (c *courier) answered(f *payFrame, ack ackFrame) {
+// answered takes in the provider's answer to the oldest frame on the way.
+func (c *courier) answered(ack ackFrame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	f := c.flying[0]
+	c.flying, c.fine = c.flying[1:], true
 	c.settledQ = c.settledQ || ack.settled
 	if ack.refused == 0 && f.payment != nil && f.payment == c.last.payment {
 		c.booked = true
 	}
 }
 
-// sent notes that what was taken is delivered.
-func (c *courier) sent() {
+// landed notes that what was taken is on the channel, where nothing answers it.
+func (c *courier) landed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.sending = false
+	c.flying, c.fine = nil, true
+}
+
+// putBack keeps the latest of what is on the way for the next try, unless
+// something newer waits. That the client wants no more is not forgotten.
+func (c *courier) putBack() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	flying := c.flying
+	c.flying = nil
+	if len(flying) == 0 {
+		return
+	}
+	again := *flying[len(flying)-1]
+	if c.pending != nil {
+		again = *c.pending
+	}
+	for _, f := range flying {
+		again.done = again.done || f.done
+	}
+	c.pending = &again
+}
+
+// wentFine reports whether something was delivered since it was asked last.
+func (c *courier) wentFine() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer func() { c.fine = false }()
+	return c.fine
 }
 
 // idle reports whether everything is delivered.
 func (c *courier) idle() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.pending == nil && !c.sending
+	return c.pending == nil && len(c.flying) == 0
 }
 
-// putBack keeps f for the next try unless something newer waits.
-func (c *courier) putBack(f *payFrame) {
+// idleLine reports whether nothing is on the way.
+func (c *courier) idleLine() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pending == nil {
-		c.pending = f
-	}
+	return len(c.flying) == 0
 }
 
 // run sends until ctx ends.
 func (c *courier) run(ctx context.Context) {
 	defer c.hangUp()
-	pause := time.Duration(0)
+	pause, wait := time.Duration(0), time.Duration(0)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.wake:
-		case <-after(pause):
+		case <-c.line.broken():
+		case <-after(wait):
+		}
+		wait = 0
+		if err := c.deliverAll(ctx); err != nil {
+			c.d.c.log.Debug("payment not delivered", "id", c.d.id, "err", err)
+			c.hangUp()
+			c.putBack()
+			if c.wentFine() {
+				pause = 0
+			}
+			pause = min(max(2*pause, 100*time.Millisecond), 3*time.Second)
+			wait = pause
+		}
+	}
+}
+
+// deliverAll sends what waits, and returns why the stream is of no more use.
+func (c *courier) deliverAll(ctx context.Context) error {
+	for err := c.line.err(); ; {
+		if err != nil {
+			return err
+		}
+		if c.vouchers() && c.line != nil { // payments ride along since
+			if !c.idleLine() {
+				return nil // the answers come first
+			}
+			c.hangUp()
 		}
 		f := c.take()
 		if f == nil {
-			pause = 0
-			continue
+			return nil
 		}
-		if err := c.deliver(ctx, f); err != nil {
-			c.d.c.log.Debug("payment not delivered", "id", c.d.id, "err", err)
-			c.hangUp()
-			c.putBack(f)
-			pause = min(max(2*pause, 100*time.Millisecond), 3*time.Second)
-			continue
-		}
-		c.sent()
-		pause = 0
+		err = c.deliver(ctx, f)
 	}
 }
 
@@ -223,46 +276,30 @@ func (c *courier) flush(ctx context.Context) bool {
 	}
 }
 
+// hangUp ends the stream. What is on it is not waited for.
 func (c *courier) hangUp() {
-	if c.stream != nil {
-		_ = c.stream.Reset() // nothing on it is waited for
-		c.stream, c.reader = nil, nil
+	if c.line != nil {
+		c.line.close()
+		c.line = nil
 	}
 }
 
-// deliver sends f and takes in the answer.
+// deliver sends f. On a stream the answer comes later.
 func (c *courier) deliver(ctx context.Context, f *payFrame) error {
 	ctx, cancel := context.WithTimeout(ctx, payTimeout)
 	defer cancel()
-	if !c.vouchers() && c.stream == nil {
+	if !c.vouchers() && c.line == nil {
 		if err := c.dial(ctx); err != nil {
 			return err
 		}
 	}
-	if c.vouchers() {
-		return c.deliverVoucher(ctx, f)
+	if !c.vouchers() {
+		return c.line.send(ctx, f)
 	}
-	stream := c.stream
-	stop := context.AfterFunc(ctx, func() { _ = stream.Reset() }) // ends the read below
-	defer stop()
-	node, err := f.node()
-	sent := time.Now()
-	if err := writeFrame(c.stream, node, err); err != nil {
+	if err := c.deliverVoucher(ctx, f); err != nil {
 		return err
 	}
-	answer, err := readFrame(c.reader)
-	if err != nil {
-		return err
-	}
-	ack, err := parseAckFrame(answer)
-	if err != nil {
-		return err
-	}
-	if ack.refused == voucher.RefusedBusy || ack.refused == voucher.RefusedInternal {
-		return errors.New(ack.message)
-	}
-	c.answered(f, ack)
-	c.d.inbox.post(ackNote{ack, time.Since(sent)})
+	c.landed()
 	return nil
 }
 
@@ -280,7 +317,19 @@ func (c *courier) dial(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open payment stream: %w", err)
 	}
-	c.stream, c.reader = s, bufio.NewReaderSize(s, 4<<10)
+	c.line = newPayLine(s, c.heard)
+	return nil
+}
+
+// heard takes in the answer to the oldest frame on the way. A provider that
+// cannot take it now is sent it again, on another stream.
+func (c *courier) heard(ack ackFrame, took time.Duration) error {
+	if ack.refused == voucher.RefusedBusy || ack.refused == voucher.RefusedInternal {
+		return errors.New(ack.message)
+	}
+	c.answered(ack)
+	c.d.inbox.post(ackNote{ack, took})
+	c.kick() // there is room for another
 	return nil
 }
 

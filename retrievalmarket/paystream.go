@@ -18,8 +18,8 @@ import (
 )
 
 // PaymentProtocol carries the payments of one deal on a stream of its own. The
-// client writes payFrames, the provider answers each with one ackFrame, in
-// order; either may close. Frames are an unsigned varint length, at most
+// client writes payFrames, also before earlier ones are answered, the provider
+// answers each with one ackFrame, in order; either may close. Frames are an unsigned varint length, at most
 // maxPayFrame, and that many bytes of DAG-CBOR. Within data-transfer every
 // payment would stay in a record that is rewritten for every block.
 const PaymentProtocol protocol.ID = "/tollgraph/payment/1.0.0"

@@ -1,7 +1,6 @@
 package retrievalmarket
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +8,6 @@ import (
 
 	"github.com/filecoin-project/go-address"
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
-	"github.com/ipld/go-ipld-prime/datamodel"
-	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -31,114 +27,6 @@ type payNote struct {
 }
 
 type unsealNote struct{ err error }
-
-// servePayments answers one payment stream, frame by frame. A stream, and each frame
-// on it that brings nothing, waits for its peer's turn.
-func (p *Provider) servePayments(s network.Stream) {
-	defer func() {
-		if r := recover(); r != nil {
-			p.log.Error("payment stream panicked", "err", r)
-			_ = s.Reset() // the peer sees a broken stream and comes again
-		}
-	}()
-	from, r := s.Conn().RemotePeer(), bufio.NewReaderSize(s, 4<<10)
-	p.mu.Lock()
-	ctx := p.ctx
-	p.mu.Unlock()
-	var last ackFrame
-	for news := false; ; {
-		if !news && p.idle.wait(ctx, from) != nil {
-			_ = s.Close() // the node stops
-			return
-		}
-		if err := s.SetReadDeadline(time.Now().Add(payIdle)); err != nil {
-			_ = s.Reset() // no deadline, no service
-			return
-		}
-		n, err := readFrame(r)
-		if err != nil {
-			_ = s.Close() // the peer is done, or talks nonsense; it sees the end
-			return
-		}
-		ack := p.payFrame(from, n)
-		node, err := ack.node()
-		_ = s.SetWriteDeadline(time.Now().Add(payTimeout)) // a failure shows in the write
-		if err := writeFrame(s, node, err); err != nil {
-			_ = s.Reset() // the peer asks again on another stream
-			return
-		}
-		news = ack.refused == 0 && (last.paid.Less(ack.paid) || ack.settled && !last.settled)
-		last = ack
-	}
-}
-
-// payFrame is the answer to one frame.
-func (p *Provider) payFrame(from peer.ID, n datamodel.Node) ackFrame {
-	frame, err := parsePayFrame(n)
-	if err != nil {
-		return ackFrame{id: frame.id, refused: voucher.RefusedPayment, message: err.Error()}
-	}
-	return p.pay(ProviderDealID{from, frame.id}, frame)
-}
-
-// pay hands a frame to its deal and waits for the answer. A deal that is over
-// answers from disk.
-func (p *Provider) pay(key ProviderDealID, frame payFrame) ackFrame {
-	p.mu.Lock()
-	d, ctx := p.live[key], p.ctx
-	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, payTimeout)
-	defer cancel()
-	if d != nil {
-		note := payNote{frame, make(chan ackFrame, 1)}
-		if !d.inbox.post(note) {
-			return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "too many payments wait"}
-		}
-		select {
-		case ack := <-note.reply:
-			return ack
-		case <-ctx.Done():
-			return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "no answer in time"}
-		case <-d.gone:
-		}
-	}
-	return p.payLate(ctx, key, frame)
-}
-
-// payLate answers for a deal that is not live.
-func (p *Provider) payLate(ctx context.Context, key ProviderDealID, frame payFrame) ackFrame {
-	r, err := p.book.last(ctx, key)
-	if r.Phase == Moving || r.Phase == Settling { // its goroutine stopped with the provider
-		return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "shutting down"}
-	}
-	if errors.Is(err, ErrNoDeal) {
-		return noSuchDeal(key, frame)
-	}
-	if ctx.Err() != nil {
-		return ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "shutting down"}
-	}
-	if err != nil {
-		p.log.Error("late payment", "err", err)
-		return ackFrame{id: key.ID, refused: voucher.RefusedInternal, message: "deal not readable"}
-	}
-	ack := ackFrame{id: key.ID, paid: r.Paid, settled: r.Phase == Completed, message: r.Message}
-	if r.Phase == Failed {
-		ack.refused = voucher.RefusedResume
-	}
-	return ack
-}
-
-// noSuchDeal answers for a deal that is not on record. Where the provider
-// crashed as the deal began the client proposes it again on its next channel,
-// and its payment may come before that: it is to be sent again. One that wants
-// no more will not.
-func noSuchDeal(key ProviderDealID, frame payFrame) ackFrame {
-	ack := ackFrame{id: key.ID, refused: voucher.RefusedBusy, message: "no such deal yet: propose it first"}
-	if frame.done || frame.payment == nil {
-		ack.refused, ack.message = voucher.RefusedResume, "no such deal"
-	}
-	return ack
-}
 
 // takeFrame books a payment of the stream and returns the account after it.
 // done says that the client wants no more: what has moved is then all there is.
