@@ -176,9 +176,7 @@ func newPlainOn(t testing.TB, h host.Host, ds datastore.Batching, links ipld.Lin
 	must(t, <-ready)
 	p.stop = once(func() {
 		cancel()
-		sctx, done := context.WithTimeout(context.Background(), time.Second)
-		defer done()
-		_ = m.Stop(sctx) // it may hang after an attack, and is given up
+		stopWithin(time.Second, m) // it may hang after an attack, and is given up
 	})
 	t.Cleanup(p.stop)
 	return p

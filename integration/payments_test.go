@@ -11,6 +11,7 @@ import (
 	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-cid"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/voucher"
@@ -97,11 +98,28 @@ func mostKept(t *testing.T, nodes ...*stack) func() int64 {
 
 // TestManyVouchers: where payments travel as data-transfer vouchers, a deal that
 // needs more of them than fit is refused at the start, and one that may pay
-// several intervals at once completes.
+// several intervals at once completes; be it that the client uses no payment
+// stream, or that the provider's host has none.
 func TestManyVouchers(t *testing.T) {
 	car, root, size := makeCAR(t, t.TempDir(), 10_000<<10, 1<<10)
-	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, smallAsk, voucher.OneFIL)
-	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.VouchersOnly = true })
+	t.Run("the client uses none", func(t *testing.T) {
+		s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, smallAsk, voucher.OneFIL)
+		b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.VouchersOnly = true })
+		manyVouchers(t, s, b, root, size)
+	})
+	t.Run("the provider has none", func(t *testing.T) {
+		s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, smallAsk, voucher.OneFIL)
+		s.host.RemoveStreamHandler(market.PaymentProtocol)
+		b := newBuyer(t, t.TempDir())
+		manyVouchers(t, s, b, root, size)
+		if _, err := b.host.NewStream(t.Context(), s.host.ID(), market.PaymentProtocol); err == nil {
+			t.Error("the provider has a payment stream after all")
+		}
+	})
+}
+
+func manyVouchers(t *testing.T, s *seller, b *buyer, root cid.Cid, size uint64) {
+	t.Helper()
 	request := market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)}
 	_, err := b.Get(within(t, time.Minute), request)
 	if !errors.Is(err, market.ErrTooManyPayments) {

@@ -192,9 +192,15 @@ func plainProvider(t testing.TB, h host.Host, store *memStore, v datatransfer.Re
 	}
 	t.Cleanup(func() {
 		cancel()
-		sctx, done := context.WithTimeout(context.Background(), time.Second)
-		defer done()
-		_ = m.Stop(sctx)
+		stopped := make(chan struct{})
+		go func() {
+			_ = m.Stop(context.Background()) // after an attack it may wait for itself, and is given up
+			close(stopped)
+		}()
+		select {
+		case <-stopped:
+		case <-time.After(time.Second):
+		}
 	})
 	return m
 }
