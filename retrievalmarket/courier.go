@@ -284,16 +284,17 @@ func (c *courier) hangUp() {
 	}
 }
 
-// deliver sends f. On a stream the answer comes later.
+// deliver sends f: on the stream as long as there is one, where the answer comes
+// later, also if payments are to ride along since f was taken.
 func (c *courier) deliver(ctx context.Context, f *payFrame) error {
 	ctx, cancel := context.WithTimeout(ctx, payTimeout)
 	defer cancel()
-	if !c.vouchers() && c.line == nil {
+	if c.line == nil && !c.vouchers() {
 		if err := c.dial(ctx); err != nil {
 			return err
 		}
 	}
-	if !c.vouchers() {
+	if c.line != nil {
 		return c.line.send(ctx, f)
 	}
 	if err := c.deliverVoucher(ctx, f); err != nil {

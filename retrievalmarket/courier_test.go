@@ -130,6 +130,54 @@ func TestPayLine(t *testing.T) {
 	}
 }
 
+// TestCourierKeepsToItsLine: that payments are to ride along from now on does not
+// part a frame, which was taken before, from those on the stream: their answers are
+// still to come.
+func TestCourierKeepsToItsLine(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	c := &courier{wake: make(chan struct{}, 1)}
+	heard := make(chan struct{}, maxFlying)
+	c.line = newPayLine(pipeStream{near}, func(a ackFrame, _ time.Duration) error {
+		c.answered(a)
+		heard <- struct{}{}
+		return nil
+	})
+	defer c.hangUp()
+	r := bufio.NewReader(far)
+	read := make(chan error, 2)
+	for i := range 2 {
+		c.send(payFrame{id: voucher.DealID(i)})
+		f := c.take()
+		if i == 1 {
+			c.rideAlong()
+		}
+		go func() {
+			_, err := readFrame(r)
+			read <- err
+		}()
+		if err := c.deliver(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
+		if len(c.flying) != i+1 {
+			t.Fatalf("%d frames are on the way, want %d", len(c.flying), i+1)
+		}
+		if err := <-read; err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		n, err := ackFrame{}.node()
+		if err := writeFrame(far, n, err); err != nil {
+			t.Fatal(err)
+		}
+		<-heard
+	}
+	if !c.idle() {
+		t.Fatal("everything is answered, and something is on the way")
+	}
+}
+
 // TestPayLineEnds: a provider that does not answer in time, answers nonsense or
 // cannot take a payment now ends the line, which says so.
 func TestPayLineEnds(t *testing.T) {
