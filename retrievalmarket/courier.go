@@ -254,8 +254,8 @@ func after(d time.Duration) <-chan time.Time {
 // flushTimeout bounds the last word of a deal that its user ends.
 const flushTimeout = 5 * time.Second
 
-// flush waits, for a moment, until what was sent is delivered, and reports whether
-// it was.
+// flush waits, for a moment, until what was sent is delivered, all of it, and reports
+// whether it was: an answer may be to a payment before the last word.
 func (c *courier) flush(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
@@ -266,7 +266,7 @@ func (c *courier) flush(ctx context.Context) bool {
 		case <-c.d.inbox.wake:
 		}
 		for _, note := range c.d.inbox.take() {
-			if n, ok := note.(ackNote); ok && !n.ack.paid.Less(c.d.deal.Account.Paid) {
+			if n, ok := note.(ackNote); ok && !n.ack.paid.Less(c.d.deal.Account.Paid) && c.idle() {
 				return true
 			}
 		}

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/tollgraph/tollgraph/revalidator"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -81,6 +82,35 @@ func TestCourierSendsAgain(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCourierFlushes: the last word of a deal is not delivered because a payment
+// before it is.
+func TestCourierFlushes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &clientDeal{inbox: newInbox(), deal: Deal{Account: revalidator.Account{Paid: voucher.Atto(5)}}}
+		c := &courier{d: d, wake: make(chan struct{}, 1)}
+		ack := ackFrame{paid: voucher.Atto(5)}
+		for _, f := range []payFrame{pay(1), {id: 1, done: true}} {
+			c.send(f)
+			c.take()
+		}
+		flushed := make(chan bool, 1)
+		go func() { flushed <- c.flush(t.Context()) }()
+		c.answered(ack)
+		d.inbox.post(ackNote{ack: ack})
+		synctest.Wait()
+		select {
+		case <-flushed:
+			t.Fatal("the last word is on the way, and was not waited for")
+		default:
+		}
+		c.answered(ack)
+		d.inbox.post(ackNote{ack: ack})
+		if !<-flushed {
+			t.Fatal("everything is delivered, and that was not seen")
+		}
+	})
 }
 
 // pipeStream is one end of a pipe as a stream.
