@@ -38,7 +38,7 @@ func (c *Client) plan(ctx context.Context, r Request, store Store, whole bool) (
 		return p, fmt.Errorf("look through what is held: %w", err)
 	}
 	p.complete, p.held = complete, Bytes(held.Bytes)
-	if p.record, err = findRecord(records, r, store); err != nil || complete || whole || p.record != nil && p.record.Whole == "" {
+	if p.record, err = findRecord(records, r, store, complete); err != nil || complete || whole || p.record != nil && p.record.Whole == "" {
 		return p, err
 	}
 	found, held2, err := gapsIn(ctx, ls, r, false)
@@ -50,9 +50,9 @@ func (c *Client) plan(ctx context.Context, r Request, store Store, whole bool) (
 
 // findRecord finds among all records of its root the open deal with which r goes
 // on, the last changed first: of the same order and provider, on terms within r, and
-// not one that would be charged again. Deals on record that r cannot continue stay
-// there.
-func findRecord(records []record, r Request, store Store) (*record, error) {
+// not one that would be charged again, unless all is here, so that it need only end.
+// Deals on record that r cannot continue stay there.
+func findRecord(records []record, r Request, store Store, complete bool) (*record, error) {
 	slices.SortStableFunc(records, func(a, b record) int { return b.Updated.Compare(a.Updated) })
 	for _, rec := range records {
 		if !rec.open() {
@@ -66,7 +66,7 @@ func findRecord(records []record, r Request, store Store) (*record, error) {
 		if err != nil {
 			return nil, err
 		}
-		same := !rec.Phase.Final() && !rec.Plain && rec.Peer == r.Provider.ID.String() && selectors.Equal(want, r.Selector)
+		same := !rec.Phase.Final() && (!rec.Plain || complete) && rec.Peer == r.Provider.ID.String() && selectors.Equal(want, r.Selector)
 		if same && rec.check() == nil && (r.MaxPrice == nil || proposal.Params.PricePerByte <= *r.MaxPrice) && store.Written() >= rec.Start {
 			return &rec, nil
 		}

@@ -281,3 +281,27 @@ func TestPaidBeforeRecord(t *testing.T) {
 		}
 	}
 }
+
+// writtenStore is a store of which only the count is asked.
+type writtenStore struct{ Store }
+
+func (writtenStore) Written() uint64 { return 7 }
+
+// TestPlainDealEnds: a deal that would be charged again does not go on, but one of
+// which everything is here does: else it would be open for ever.
+func TestPlainDealEnds(t *testing.T) {
+	for plain, wants := range map[bool]map[bool]bool{false: {false: true, true: true}, true: {false: false, true: true}} {
+		for complete, want := range wants {
+			rec := testRecord(t, 1)
+			rec.Plain = plain
+			id, err := rec.peer()
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, err := findRecord([]record{rec}, Request{Provider: RetrievalPeer{AddrInfo: peer.AddrInfo{ID: id}}}, writtenStore{}, complete)
+			if err != nil || (found != nil) != want {
+				t.Errorf("plain %v, complete %v: found %v, %v", plain, complete, found != nil, err)
+			}
+		}
+	}
+}
