@@ -100,7 +100,7 @@ func (d *providerDeal) run(ctx context.Context) {
 			d.leave()
 			return
 		case <-d.inbox.wake:
-			d.untold = false
+			d.happened()
 			for _, note := range d.inbox.take() {
 				d.handle(ctx, note)
 			}
@@ -192,7 +192,7 @@ func (d *providerDeal) channelEvent(ctx context.Context, n channelNote) {
 			d.tellRefused(err)
 		}
 		if before.Less(d.deal.Account.Paid) {
-			d.asked = voucher.Amount{} // if it was too little, the rest is asked for
+			d.askAnew()
 		}
 	case noteEnded, noteClosed:
 		d.sentAll = true

@@ -75,6 +75,7 @@ type telling struct {
 	reply *voucher.DealResponse
 	asked voucher.Amount // what reply asks the client to have paid in all, zero if it does not
 	stale bool           // the channel was replaced or restarted since
+	news  bool           // something happened since
 	over  chan struct{}  // closed when err is set
 	err   error
 }
@@ -97,12 +98,30 @@ func (d *providerDeal) hasTold() {
 		d.unsure = true
 	case t.err != nil:
 		d.p.log.Debug("tell", "peer", d.key.From, "id", d.key.ID, "err", t.err)
-		d.untold, d.stopped = true, true
+		d.untold, d.stopped = !t.news, true
 	default:
 		d.told = t.grant
 		if !t.asked.IsZero() {
 			d.asked = t.asked
 		}
+	}
+}
+
+// happened notes that something did: what could not be said may be now, also what
+// is still being said.
+func (d *providerDeal) happened() {
+	d.untold = false
+	if d.telling != nil {
+		d.telling.news = true
+	}
+}
+
+// askAnew forgets what was asked for, also what is still being said: a payment came,
+// and if it was too little the rest is asked for.
+func (d *providerDeal) askAnew() {
+	d.asked = voucher.Amount{}
+	if d.telling != nil {
+		d.telling.asked = voucher.Amount{}
 	}
 }
 
