@@ -32,7 +32,8 @@ type ClientConfig struct {
 	Resolver  PeerResolver        // finds providers; optional
 
 	// Patience is how long a deal may go without progress, over all its
-	// channels, before it is suspended. Default 2 min.
+	// channels, before it is suspended. Default 2 min. This and StallTimeout are
+	// longer, by a second for each 64 MiB held, before a channel's first byte.
 	Patience time.Duration
 	// StallTimeout is how long one channel may go without progress before
 	// another is opened in its place. Default 20 s.

@@ -88,6 +88,7 @@ type line struct {
 	heard   bool      // the provider has taken it: one that finds everything here already never gets that far
 	older   bool      // the provider takes one channel for a deal, to be restarted, and no second proposal
 	opened  time.Time // or when the last byte came
+	from    Bytes     // what had come in the deal when it was opened
 }
 
 func newClientDeal(c *Client, r record, p voucher.DealProposal, provider RetrievalPeer, store Store) (*clientDeal, error) {

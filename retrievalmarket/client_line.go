@@ -294,10 +294,19 @@ func (d *clientDeal) look(ctx context.Context) {
 	}
 }
 
-// patience is longer while the provider unseals.
+// skipsAtLeast is how many bytes of what is held already are passed in a second at
+// least before a channel brings anything: a provider reads them at a bounded rate.
+const skipsAtLeast = 64 << 20
+
+// patience is longer while the provider unseals, and before the first byte of a
+// channel, which begins behind what is held: another one would begin there anew.
 func (d *clientDeal) patience(usual time.Duration) time.Duration {
 	if a := d.deal.Account; !a.Terms.Unseal.IsZero() && d.seen == 0 && !a.Paid.IsZero() {
 		return d.c.cfg.UnsealPatience
+	}
+	if d.line.open && d.seen == d.line.from {
+		held := min(d.store.Written(), 1<<50)
+		usual += time.Duration(held/(skipsAtLeast/1000)) * time.Millisecond //nolint:gosec // bounded above
 	}
 	return usual
 }
@@ -306,7 +315,7 @@ func (d *clientDeal) patience(usual time.Duration) time.Duration {
 func (d *clientDeal) openLine(ctx context.Context) {
 	lineCtx, cancel := context.WithCancel(ctx) // bounds the channel
 	d.line.open, d.line.still, d.line.stopped, d.line.heard, d.line.opened = true, false, false, false, time.Now()
-	d.line.cancel = cancel
+	d.line.cancel, d.line.from = cancel, d.seen
 	d.line.seq++
 	seq, again, by := d.line.seq, d.line.chid, d.line.by
 	d.courier.done.Go(func() {
