@@ -68,14 +68,30 @@ func (n *GuardedNetwork) mayRestart(p peer.ID) bool {
 	return n.remoteOf(p).restarts.Allow()
 }
 
-// slowDown returns when so many more requests of p may be looked at.
-func (n *GuardedNetwork) slowDown(p peer.ID, requests int) {
+// slowDown returns when so many more requests of p may be looked at. It returns
+// false if p has gone away and is forgotten: what it left behind would make it known
+// again for ever.
+func (n *GuardedNetwork) slowDown(p peer.ID, requests int) bool {
 	n.mu.Lock()
+	if n.left(p) {
+		n.mu.Unlock()
+		return false
+	}
 	wait := n.remoteOf(p).reads.ReserveN(time.Now(), min(requests, n.cfg.ReadBurst)).Delay()
 	n.mu.Unlock()
-	if wait >= leastWait {
-		pause(n.busy.ctx, nil, wait)
+	if wait < leastWait {
+		return true
 	}
+	pause(n.busy.ctx, nil, wait)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.left(p)
+}
+
+// left says that p is forgotten and there is no connection to it. It is called with
+// mu held.
+func (n *GuardedNetwork) left(p peer.ID) bool {
+	return n.peers[p] == nil && n.cfg.Connected != nil && !n.cfg.Connected(p)
 }
 
 // room returns how many requests p may begin.

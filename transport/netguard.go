@@ -232,7 +232,9 @@ func (g *guardedReceiver) ReceiveMessage(ctx context.Context, p peer.ID, msg gsm
 		r.ReceiveMessage(ctx, p, msg) // data: by far the most
 		return
 	}
-	n.slowDown(p, len(reqs))
+	if !n.slowDown(p, len(reqs)) {
+		return
+	}
 	cancels, rest := n.filter(p, reqs)
 	if len(cancels) != 0 {
 		r.ReceiveMessage(ctx, p, requestsMessage(cancels...))

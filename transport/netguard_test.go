@@ -182,6 +182,37 @@ func TestNetworkGuardPace(t *testing.T) {
 	})
 }
 
+// TestNetworkGuardForgets: what a peer left behind that waits for its turn does not
+// make it known again when it is forgotten.
+func TestNetworkGuardForgets(t *testing.T) {
+	root := buildDAG(t, newMemStore(), 1, 1, 10, nil).root
+	synctest.Test(t, func(t *testing.T) {
+		var connected atomic.Bool
+		connected.Store(true)
+		n := WrapNetwork(&netStub{}, NetworkGuard{ReadRate: 1, ReadBurst: 1, Logger: quiet(), Connected: func(peer.ID) bool { return connected.Load() }})
+		s := &netStub{}
+		n.SetDelegate(s)
+		defer n.Close()
+		send := func() {
+			(*guardedReceiver)(n).ReceiveMessage(t.Context(), "p", requestsMessage(newRequest(root, wholeDAG())))
+		}
+		send()
+		for range 3 { // they wait for seconds
+			go send()
+		}
+		synctest.Wait()
+		connected.Store(false)
+		n.mu.Lock()
+		delete(n.peers, "p") // as expire does
+		n.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		send()
+		if len(n.peers) != 0 || len(s.got) != 1 {
+			t.Errorf("%d peers are known, %d messages passed", len(n.peers), len(s.got))
+		}
+	})
+}
+
 // lineCounter counts what is logged.
 type lineCounter struct{ n *atomic.Int64 }
 
