@@ -39,7 +39,7 @@ type providerDeal struct {
 	proposal voucher.DealProposal
 	encoded  []byte // the proposal's bytes
 	piece    Piece
-	origin   string // where its client was when it began, see room
+	origin   string // where its client was when it last opened a channel, see room; guarded by p.mu
 	inbox    *inbox
 	gone     chan struct{} // closed when the goroutine has ended
 	returns  *rate.Limiter // of new and restarted channels

@@ -55,7 +55,7 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 			return grant, voucher.DealResponse{}, err
 		}
 		delete(p.byChan, old)
-		p.byChan[chid] = d
+		p.byChan[chid], d.origin = d, origin(p.cfg.Host.Network(), key.From) // not known of one that was on record
 		d.inbox.post(attachNote{chid: chid, old: old, grant: grant})
 		return grant, d.reply(), nil
 	}
@@ -100,7 +100,7 @@ func (p *Provider) Restart(chid datatransfer.ChannelID, proposal voucher.DealPro
 	if err != nil {
 		return grant, voucher.DealResponse{}, err
 	}
-	p.byChan[chid] = d
+	p.byChan[chid], d.origin = d, origin(p.cfg.Host.Network(), chid.Initiator)
 	d.inbox.post(attachNote{chid: chid, old: chid, grant: grant})
 	return grant, d.reply(), nil
 }

@@ -53,7 +53,7 @@ func (d *providerDeal) tell(ctx context.Context) {
 	if d.telling != nil || d.untold {
 		return
 	}
-	news := &telling{grant: g, reply: d.word, over: make(chan struct{})}
+	news := &telling{grant: g, reply: d.word, word: d.word != nil, over: make(chan struct{})}
 	if news.reply == nil {
 		if news.reply = d.askFor(); news.reply != nil {
 			news.asked = d.deal.Account.Paid.Add(news.reply.PaymentOwed)
@@ -73,6 +73,7 @@ func (d *providerDeal) tell(ctx context.Context) {
 type telling struct {
 	grant validation.Grant
 	reply *voucher.DealResponse
+	word  bool           // reply is a word that is said once, such as a refusal
 	asked voucher.Amount // what reply asks the client to have paid in all, zero if it does not
 	stale bool           // the channel was replaced or restarted since
 	news  bool           // something happened since
@@ -99,6 +100,9 @@ func (d *providerDeal) hasTold() {
 	case t.err != nil:
 		d.p.log.Debug("tell", "peer", d.key.From, "id", d.key.ID, "err", t.err)
 		d.untold, d.stopped = !t.news, true
+		if t.word && d.word == nil {
+			d.word = t.reply
+		}
 	default:
 		d.told = t.grant
 		if !t.asked.IsZero() {

@@ -45,3 +45,19 @@ func TestToldInVain(t *testing.T) {
 		}
 	}
 }
+
+// TestWordInVain: a word that is said once is kept until it was, unless a newer one
+// takes its place; a request for money is made anew where it is still due.
+func TestWordInVain(t *testing.T) {
+	old, newer := &voucher.DealResponse{Message: "old"}, &voucher.DealResponse{Message: "newer"}
+	for _, c := range []struct {
+		word          bool
+		said, now, is *voucher.DealResponse
+	}{{true, old, nil, old}, {true, old, newer, newer}, {false, old, nil, nil}} {
+		d := &providerDeal{p: &Provider{log: slog.New(slog.DiscardHandler)}, word: c.now}
+		d.telling = &telling{reply: c.said, word: c.word, err: errors.New("not now")}
+		if d.hasTold(); d.word != c.is {
+			t.Errorf("%+v: %v is to be said", c, d.word)
+		}
+	}
+}
