@@ -168,7 +168,7 @@ func (r *frameReader) moveDeadline(now time.Time, after time.Duration) {
 	r.set = now
 }
 
-// next returns the next message without its length, in a receiveBuffer. It
+// next returns the next message without its length. The caller owns it. It
 // returns io.EOF at the end of the stream and errIdle if none began in time.
 func (r *frameReader) next() ([]byte, error) {
 	if r.buf.Buffered() == 0 {
@@ -189,7 +189,7 @@ func (r *frameReader) next() ([]byte, error) {
 	if size > uint64(r.cfg.MaxMessageSize) {
 		return nil, limitError("bytes", size, uint64(r.cfg.MaxMessageSize))
 	}
-	msg := receiveBuffer(min(int(size), readStep))
+	msg := make([]byte, min(int(size), readStep))
 	for read := 0; ; {
 		n, err := io.ReadFull(r.buf, msg[read:])
 		if err != nil {
