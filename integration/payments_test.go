@@ -64,7 +64,9 @@ func TestManyPayments(t *testing.T) {
 	got, err := b.Get(within(t, time.Minute+time.Duration(n)*50*time.Millisecond), market.Request{
 		Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0),
 	})
-	must(t, err)
+	if err != nil {
+		t.Fatalf("%v after %d payments, %d bytes of %d; the provider has %+v", err, got.Payments, got.TotalReceived, size, s.ListDeals())
+	}
 	unsubscribe()
 	settledExactly(t, s, b, size, smallAsk)
 	if most := kept(); most > 4 { // the proposal, its answer, and the last word; not the payments
