@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -14,8 +13,6 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -171,21 +168,6 @@ func (c *Client) Query(ctx context.Context, p RetrievalPeer, payload cid.Cid, pa
 		return QueryResponse{}, err
 	}
 	return askPeer(ctx, c.cfg.Host, p.ID, Query{PayloadCID: payload, QueryParams: params})
-}
-
-// ErrUnreachable means that no connection to the provider could be made.
-var ErrUnreachable = errors.New("provider not reachable")
-
-// connect connects to a provider. libp2p would not try again for seconds after
-// it failed; what has a reason to try has a pace of its own.
-func (c *Client) connect(ctx context.Context, p peer.AddrInfo) error {
-	if n, ok := c.cfg.Host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
-		n.Backoff().Clear(p.ID)
-	}
-	if err := c.cfg.Host.Connect(ctx, p); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrUnreachable, p.ID, err)
-	}
-	return nil
 }
 
 // SubscribeToEvents calls fn for what happens to deals from now on.
