@@ -49,6 +49,7 @@ type bench struct {
 	ask    voucher.Ask
 	client role
 	seller role
+	torn   bool // writes of either side were lost
 }
 
 // A role makes the command of a process. crashAt, if not 0, is the crash point
@@ -245,7 +246,10 @@ func (b *bench) verify() {
 	var bytes uint64
 	var paid voucher.Amount
 	for id, d := range bought {
-		other := sold[id]
+		other, known := sold[id]
+		if !known && b.torn && d.Bytes == 0 && d.Paid == "0" {
+			continue // its provider lost the record of a deal about nothing
+		}
 		if d.Paid != "0" && (d.Paid != other.Paid || d.Bytes != other.Bytes) || d.Status != "Completed" || other.Status != "Completed" {
 			b.t.Errorf("the books differ, or a deal is open:\n client   %+v\n provider %+v", d, other)
 		}

@@ -68,6 +68,7 @@ func TestTornDatabase(t *testing.T) {
 			break
 		}
 		seller.kill()
+		b.torn = true
 		b.tear("client", 1+rnd.Int64N(9000))
 		b.tear("provider", 1+rnd.Int64N(9000))
 		seller, client = b.startSeller(0), b.startClient(0)

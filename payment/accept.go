@@ -84,16 +84,16 @@ func plain(v *voucher.SignedVoucher) (voucher.Amount, error) {
 	return amount, err
 }
 
-// news reports whether c says more than the lane as it is. The error wraps
-// ErrVoucherConflict if not both can be true.
+// news reports whether c is for more than the lane is worth. What is for no
+// more changes nothing, whatever its nonce: a payer whose disk lost its last
+// vouchers signs for less again, and goes on from there. The error wraps
+// ErrVoucherConflict if c is for more without being newer.
 func (l Lane) news(c claim) (bool, error) {
 	switch {
-	case l.Nonce == 0,
-		c.nonce > l.Nonce && l.Amount.Less(c.amount):
-		return true, nil
-	case c.nonce == l.Nonce && c.amount == l.Amount,
-		c.nonce < l.Nonce && !l.Amount.Less(c.amount):
+	case !l.Amount.Less(c.amount):
 		return false, nil
+	case l.Nonce == 0, c.nonce > l.Nonce:
+		return true, nil
 	}
 	return false, fmt.Errorf("%w: lane %d is worth %s with nonce %d, this one says %s with nonce %d",
 		ErrVoucherConflict, l.Lane, l.Amount.FIL(), l.Nonce, c.amount.FIL(), c.nonce)

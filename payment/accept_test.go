@@ -96,10 +96,10 @@ func TestNews(t *testing.T) {
 		{"older", on, 4, 49, false, false},
 		{"older, same amount", on, 4, 50, false, false},
 		{"same nonce, more", on, 5, 51, false, true},
-		{"same nonce, less", on, 5, 49, false, true},
+		{"same nonce, less", on, 5, 49, false, false},
 		{"older, more", on, 4, 51, false, true},
-		{"newer, same amount", on, 6, 50, false, true},
-		{"newer, less", on, 6, 49, false, true},
+		{"newer, same amount", on, 6, 50, false, false},
+		{"newer, less", on, 6, 49, false, false},
 	} {
 		news, err := c.on.news(claim{nonce: c.nonce, amount: voucher.Atto(c.amount)})
 		if news != c.news || errors.Is(err, ErrVoucherConflict) != c.clash || (err != nil) != c.clash {

@@ -170,7 +170,7 @@ func (m *model) sign(t *rapid.T) {
 			t.Fatalf("%d is forbidden by %s: %v, %v", amount, rule, v, err)
 		}
 	default:
-		if err != nil || v.Nonce != nonce+1 || v.Amount.Uint64() != amount || v.Lane != l.lane || v.ChannelAddr != l.channel {
+		if err != nil || v.Nonce != max(nonce+1, uint64(m.now.UnixMilli())) || v.Amount.Uint64() != amount || v.Lane != l.lane || v.ChannelAddr != l.channel {
 			t.Fatalf("%d: %+v, %v", amount, v, err)
 		}
 		m.today = max(m.today, dayOf(m.now))

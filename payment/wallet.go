@@ -132,7 +132,8 @@ func (w *Wallet) SetLaneBudget(ctx context.Context, channel address.Address, lan
 // total. Before it returns, the voucher is on disk and counted against the policy.
 // Asking again for the last amount returns the same voucher again, byte for byte,
 // and asking for less returns the last one: the wallet never signs a lower
-// amount than before, nor two amounts with one nonce. The error is a *BudgetError
+// amount than before, nor two amounts with one nonce. A nonce is the time of
+// signing, see nextNonce. The error is a *BudgetError
 // if a limit forbids it, and wraps ErrUnknownLane; then nothing was signed or
 // counted.
 func (w *Wallet) CreatePaymentVoucher(ctx context.Context, channel address.Address, amount voucher.Amount, lane uint64) (*voucher.SignedVoucher, error) {
@@ -183,14 +184,24 @@ func (w *Wallet) pay(t *tx, channel address.Address, lane uint64, amount voucher
 	if !fits {
 		return nil, fmt.Errorf("channel total: %w", voucher.ErrAmount)
 	}
-	if raw, err = w.sign(channel, lane, last.Nonce+1, amount); err != nil {
+	nonce := w.nextNonce(last.Nonce)
+	if raw, err = w.sign(channel, lane, nonce, amount); err != nil {
 		return nil, err
 	}
 	t.exec(`UPDATE payment_lanes SET nonce = ?, amount = ?, voucher = ? WHERE channel = ? AND lane = ?`,
-		int64(last.Nonce+1), amountColumn(amount), raw, addressColumn(channel), int64(lane))
+		int64(nonce), amountColumn(amount), raw, addressColumn(channel), int64(lane))
 	t.exec(`UPDATE payment_channels SET total = ? WHERE channel = ?`, amountColumn(total), addressColumn(channel))
 	t.spend(before, payee, more)
 	return raw, nil
+}
+
+// nextNonce returns the nonce of the voucher after one with nonce last: the
+// milliseconds since 1970, but always more than last. A wallet whose disk lost
+// its last vouchers, or that was restored from an old copy, so does not give
+// another amount a nonce that its payee has seen, which would be refused for
+// ever. Until 2255 it is exact in JSON.
+func (w *Wallet) nextNonce(last uint64) uint64 {
+	return max(last+1, uint64(max(0, w.now().UnixMilli())))
 }
 
 // sign returns a new voucher as CBOR. It must be recorded before it is given to

@@ -101,17 +101,18 @@ func TestWalletLists(t *testing.T) {
 		_, err = w.CreatePaymentVoucher(t.Context(), ch, voucher.Atto(amount), lane)
 		must(t, err)
 	}
+	second := uint64(noon.UnixMilli()) + 1
 	list, err := w.Channels(t.Context())
 	want := Channel{Address: ch, Payer: w.Address(), Payee: payee, Funds: voucher.Atto(9), Total: voucher.Atto(25)}
 	if err != nil || len(list) != 1 || list[0] != want {
 		t.Errorf("%+v, %v", list, err)
 	}
 	lanes, err := w.Lanes(t.Context(), ch)
-	if err != nil || len(lanes) != 1 || lanes[0] != (Lane{Lane: lane, Nonce: 2, Amount: voucher.Atto(25), Budget: voucher.Atto(50)}) {
+	if err != nil || len(lanes) != 1 || lanes[0] != (Lane{Lane: lane, Nonce: second, Amount: voucher.Atto(25), Budget: voucher.Atto(50)}) {
 		t.Errorf("%+v, %v", lanes, err)
 	}
 	must(t, w.SetLaneBudget(t.Context(), ch, lane, voucher.Atto(20))) // below what is signed
-	if v, err := w.CreatePaymentVoucher(t.Context(), ch, voucher.Atto(25), lane); err != nil || v.Nonce != 2 {
+	if v, err := w.CreatePaymentVoucher(t.Context(), ch, voucher.Atto(25), lane); err != nil || v.Nonce != second {
 		t.Errorf("the last voucher again: %v, %v", v, err)
 	}
 	if _, err := w.CreatePaymentVoucher(t.Context(), ch, voucher.Atto(26), lane); !errors.Is(err, ErrBudget) {
