@@ -138,11 +138,13 @@ func NewClient(ctx context.Context, cfg ClientConfig) (*Client, error) {
 }
 
 // Close pauses every deal and waits for their goroutines. What arrived is on
-// disk; the same Retrieve goes on from there.
+// disk; the same Retrieve goes on from there. Deals of which only the last words
+// are missing have some seconds for them.
 func (c *Client) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
+	c.sayLastWords()
 	c.stop()
 	c.done.Wait()
 	c.streams.done.Wait()

@@ -67,6 +67,7 @@ type clientDeal struct {
 	unsealing bool      // the provider says so, and no block has come
 	busy      error     // why no channel comes about: the provider's last word that it has no room, or that it is not reachable; nil if one did since
 	doneSaid  bool      // the provider was told that nothing more is wanted
+	received  bool      // see receive
 	repeats   int       // how often the last payment was sent again at the end
 
 	mu    sync.Mutex
@@ -147,9 +148,7 @@ func (d *clientDeal) run(ctx context.Context) {
 
 // leave says goodbye: the deal has ended or is suspended.
 func (d *clientDeal) leave() {
-	if err := d.store.Close(); err != nil && d.err == nil {
-		d.err = fmt.Errorf("%w: %w", ErrSuspended, err)
-	}
+	d.closeStore()
 	d.publishState()
 	event := ClientEventError
 	if d.deal.Phase == Completed {
@@ -193,7 +192,7 @@ func (d *clientDeal) settleUp(ctx context.Context) {
 // count takes over what the store holds.
 func (d *clientDeal) count() {
 	seen := d.arrived(d.store.Written())
-	if seen == d.seen {
+	if seen == d.seen || d.received {
 		return
 	}
 	d.pace = d.pace.arrived(time.Now(), seen)
@@ -215,6 +214,9 @@ func (d *clientDeal) fresh() Bytes { return d.seen.Sub(Bytes(d.doubles.Load())) 
 
 // sync makes what arrived durable, and counts it.
 func (d *clientDeal) sync() {
+	if d.received {
+		return
+	}
 	doubles := Bytes(d.doubles.Load()) // of what is durable in a moment
 	written, err := d.store.Sync()
 	if err != nil {
@@ -309,8 +311,14 @@ func (d *clientDeal) close() {
 	if !a.Ended || !a.Due().IsZero() {
 		return
 	}
-	if a.Terms.Free() || a.Paid.IsZero() || !d.acked.Less(a.Paid) && d.courier.settled() {
+	switch {
+	case a.Terms.Free() || a.Paid.IsZero():
 		d.deal = d.deal.step(closed{})
+	case d.acked.Less(a.Paid):
+	case d.courier.settled():
+		d.deal = d.deal.step(closed{})
+	default:
+		d.receive()
 	}
 }
 
@@ -336,6 +344,11 @@ func (d *clientDeal) keep(ctx context.Context, now bool) {
 }
 
 func (d *clientDeal) fail(status voucher.DealStatus, err error) {
+	if d.received {
+		d.deal.Message = "complete; the provider's last word: " + err.Error()
+		d.deal = d.deal.step(closed{})
+		return
+	}
 	d.deal = d.deal.step(failed{status, err.Error()})
 	d.err = err
 }
@@ -351,6 +364,9 @@ func (d *clientDeal) publishState() {
 	}
 	if d.unsealing && d.seen == 0 && s.Status == voucher.DealStatusOngoing {
 		s.Status = voucher.DealStatusUnsealing
+	}
+	if d.received && d.err == nil {
+		s.Status = voucher.DealStatusCompleted
 	}
 	if d.parked != "" && !d.deal.Phase.Final() {
 		s.Status, s.Message = voucher.DealStatusInsufficientFunds, d.parked

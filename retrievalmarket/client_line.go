@@ -77,7 +77,7 @@ func (d *clientDeal) acknowledged(n ackNote) {
 		d.hope()
 		return
 	}
-	if d.deal.settled() && n.ack.refused == voucher.RefusedResume {
+	if d.deal.settled() && n.ack.refused == voucher.RefusedResume && !d.received {
 		d.deal.Message = "complete; the provider no longer knows the deal: " + n.ack.message
 		d.deal = d.deal.step(closed{})
 		return
@@ -259,6 +259,10 @@ func (d *clientDeal) refused(code voucher.Refusal, detail string) {
 		status = voucher.DealStatusDealNotFound
 	}
 	err := &ProviderError{Status: status, Refusal: code, Message: detail}
+	if d.received {
+		d.fail(status, err)
+		return
+	}
 	if code == voucher.RefusedCredit || code == voucher.RefusedInternal || code == voucher.RefusedPayment {
 		d.err = fmt.Errorf("%w: %w", ErrSuspended, err) // it may go on once that is mended
 		return
@@ -415,7 +419,7 @@ func (d *clientDeal) fund(ctx context.Context, budget Amount) error {
 // halted suspends the deal or, if it is cancelled, pays for what arrived and ends
 // it.
 func (d *clientDeal) halted(ctx context.Context, why error) {
-	if d.deal.Phase.Final() {
+	if d.deal.Phase.Final() || d.received { // nothing is left to be ended
 		return
 	}
 	if !errors.Is(why, errCancelled) {

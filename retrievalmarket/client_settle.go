@@ -1,7 +1,10 @@
 package retrievalmarket
 
 import (
+	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -12,6 +15,32 @@ const (
 	// lastWords is how often it pays once more meanwhile.
 	lastWords = 4
 )
+
+// receive tells whoever waits for the deal that it is complete: everything is here,
+// and the provider says that it has all the money. That both sides have closed
+// the deal takes one more round trip, which nobody has to wait for; until then it
+// stays open on disk, so that a client that crashes says its last word later.
+func (d *clientDeal) receive() {
+	if d.received || d.rec.Whole != "" { // more deals are to come on the same store
+		return
+	}
+	if d.closeStore(); d.err != nil {
+		return
+	}
+	d.received = true
+	d.publishState()
+	d.of.receive()
+}
+
+// closeStore closes the store, once.
+func (d *clientDeal) closeStore() {
+	if d.received {
+		return
+	}
+	if err := d.store.Close(); err != nil && d.err == nil {
+		d.err = fmt.Errorf("%w: %w", ErrSuspended, err)
+	}
+}
 
 // disconnected takes in that the last connection to the provider is gone. When
 // everything has moved the channel needs none; but a payment that went as a
@@ -32,6 +61,11 @@ func (d *clientDeal) disconnected() {
 // or whose channel is gone, cannot answer any more.
 func (d *clientDeal) lookSettling(now time.Time) {
 	waited := now.Sub(d.progress)
+	if d.received && waited > lastWord {
+		d.deal.Message = "complete; the provider did not say that it has closed the deal"
+		d.deal = d.deal.step(closed{})
+		return
+	}
 	if d.deal.settled() && d.courier.vouchers() {
 		if d.line.open && d.repeats < lastWords && waited > time.Duration(d.repeats+1)*lastWord/(lastWords+1) {
 			d.repeats++
@@ -45,5 +79,20 @@ func (d *clientDeal) lookSettling(now time.Time) {
 	}
 	if waited > d.c.cfg.Patience {
 		d.err = fmt.Errorf("%w: everything is here, the last payment is not acknowledged", ErrSuspended)
+	}
+}
+
+// sayLastWords waits, for a moment, until those retrievals are over that lack
+// nothing else.
+func (c *Client) sayLastWords() {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+	defer cancel()
+	c.mu.Lock()
+	roots := slices.Collect(maps.Keys(c.roots))
+	c.mu.Unlock()
+	for _, root := range roots {
+		if c.untilLeft(ctx, root) != nil {
+			return
+		}
 	}
 }

@@ -149,7 +149,7 @@ func (c *Client) changeStored(ctx context.Context, id DealID, change func(*recor
 	if err != nil {
 		return err
 	}
-	if err := c.keepRoot(r.whole(p)); err != nil {
+	if err := c.keepRoot(ctx, r.whole(p)); err != nil {
 		return err
 	}
 	defer c.release(r.whole(p))
@@ -170,7 +170,10 @@ func (c *Client) changeStored(ctx context.Context, id DealID, change func(*recor
 }
 
 // keepRoot keeps a root from being retrieved until release.
-func (c *Client) keepRoot(root cid.Cid) error {
+func (c *Client) keepRoot(ctx context.Context, root cid.Cid) error {
+	if err := c.untilLeft(ctx, root); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -190,7 +193,7 @@ var ErrOpenDeal = errors.New("it has a deal that has not ended")
 // can be retrieved. It does not if a retrieval runs (ErrBusy) or a deal could go on
 // (ErrOpenDeal): what that received is paid, and would be bought again.
 func (c *Client) Drop(ctx context.Context, root cid.Cid, drop func() error) error {
-	if err := c.keepRoot(root); err != nil {
+	if err := c.keepRoot(ctx, root); err != nil {
 		return err
 	}
 	defer c.release(root)

@@ -40,7 +40,7 @@ func (c *Client) Estimate(ctx context.Context, r Request) (e Estimate, err error
 	if err := selectors.Check(r.Selector, selectors.Limits{}); err != nil {
 		return e, fmt.Errorf("estimate %s: %w", r.Root, err)
 	}
-	if err := c.keepRoot(r.Root); err != nil {
+	if err := c.keepRoot(ctx, r.Root); err != nil {
 		return e, err
 	}
 	defer c.release(r.Root)

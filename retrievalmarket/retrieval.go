@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ipfs/go-cid"
+
 	"github.com/tollgraph/tollgraph/selectors"
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -16,6 +18,7 @@ import (
 type retrieval struct {
 	c     *Client
 	begun chan struct{} // closed when the first deal runs, or could not be made
+	full  chan struct{} // closed when everything is here and the money at the provider, if that is before the end
 	over  chan struct{} // closed at the end
 
 	// Guarded by c.mu.
@@ -47,6 +50,41 @@ func (v *retrieval) wants(r Request) bool {
 	return v.request.Root == r.Root && selectors.Equal(v.request.Selector, r.Selector)
 }
 
+// receive tells that everything is here and paid. Only the last deal may say so.
+func (v *retrieval) receive() { close(v.full) }
+
+// leaving returns the end of the retrieval of root if it is near: everything is
+// here, and only the last words are missing. Else it returns nil.
+func (c *Client) leaving(root cid.Cid) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.roots[root]
+	if v == nil {
+		return nil
+	}
+	select {
+	case <-v.full:
+		return v.over
+	default:
+		return nil
+	}
+}
+
+// untilLeft waits for the end of the retrieval of root if that is near.
+func (c *Client) untilLeft(ctx context.Context, root cid.Cid) error {
+	for {
+		over := c.leaving(root)
+		if over == nil {
+			return nil
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // claim keeps the root of r for a new retrieval, which is the caller's to begin,
 // or finds the one that r joins.
 func (c *Client) claim(r Request) (v *retrieval, mine bool, err error) {
@@ -58,7 +96,7 @@ func (c *Client) claim(r Request) (v *retrieval, mine bool, err error) {
 	v, taken := c.roots[r.Root]
 	switch {
 	case !taken:
-		v = &retrieval{c: c, request: r, begun: make(chan struct{}), over: make(chan struct{}), turn: make(chan struct{})}
+		v = &retrieval{c: c, request: r, begun: make(chan struct{}), full: make(chan struct{}), over: make(chan struct{}), turn: make(chan struct{})}
 		c.roots[r.Root] = v
 		return v, true, nil
 	case v != nil && v.wants(r):

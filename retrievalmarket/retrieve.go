@@ -87,6 +87,9 @@ func (c *Client) Retrieve(ctx context.Context, r Request) (DealID, error) {
 		return 0, fmt.Errorf("retrieve %s: %w", r.Root, err)
 	}
 	for {
+		if err := c.untilLeft(ctx, r.Root); err != nil {
+			return 0, err
+		}
 		v, mine, err := c.claim(r)
 		if err != nil {
 			return 0, err
@@ -121,8 +124,9 @@ func (c *Client) Get(ctx context.Context, r Request) (ClientDealState, error) {
 	return c.Wait(ctx, id)
 }
 
-// Wait returns when the retrieval that a deal is part of has completed (nil),
-// failed, or was suspended (ErrSuspended), with the state of its last deal and the
+// Wait returns when the retrieval that a deal is part of has completed (nil): all of
+// it is here and the provider says that it has the money; or when it failed, or was
+// suspended (ErrSuspended), with the state of its last deal and the
 // sums of all; or with ctx, and the state until then. For a retrieval of an
 // earlier run it is the state of the deal.
 func (c *Client) Wait(ctx context.Context, id DealID) (ClientDealState, error) {
@@ -138,6 +142,9 @@ func (c *Client) Wait(ctx context.Context, id DealID) (ClientDealState, error) {
 		return s, err
 	}
 	select {
+	case <-v.full:
+		s := v.state()
+		return s, s.Err
 	case <-v.over:
 		s := v.state()
 		return s, s.Err
