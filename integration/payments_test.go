@@ -52,7 +52,9 @@ func (p *paces) cost(skip, n int) time.Duration {
 }
 
 // TestManyPayments: thousands of payments in one deal, each of which costs the
-// same. TOLLGRAPH_PAYMENTS says how many; from 10,000 on the cost is checked.
+// same. TOLLGRAPH_PAYMENTS says how many; from 10,000 on the cost is checked. With
+// 100,000 it is long enough to show what graphsync takes for each and never gives
+// back, see transport's assemble: at the 97,084th there was nothing left.
 func TestManyPayments(t *testing.T) {
 	n := envInt(t, "TOLLGRAPH_PAYMENTS", 500)
 	car, root, size := makeCAR(t, t.TempDir(), int64(n)<<10, 1<<10)

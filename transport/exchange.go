@@ -55,7 +55,9 @@ type GuardConfig struct {
 	// Window is how many block bytes may be queued for a peer and not yet be
 	// handed to the network. The traversal waits there. It must be well below
 	// graphsync's MaxMemoryPerPeerResponder: graphsync waits for that memory on
-	// the one goroutine that serves all peers. Default 16 MiB.
+	// the one goroutine that serves all peers, and takes the messages that travel with
+	// blocks, some 140 bytes for each payment, off it until the peer disconnects.
+	// With this guard it needs no limit: give it 1<<62. Default 16 MiB.
 	Window uint64
 
 	// TotalWindow is the same for all peers together. At that point each still gets

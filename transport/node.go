@@ -194,16 +194,16 @@ func (n *Node) assemble() {
 	n.network = WrapNetwork(n.Egress.wrap(net), c.NetworkGuard)
 	gsctx, stop := context.WithCancel(context.Background())
 	n.stopGS = stop
-	// The guard keeps blocks within the window; what is above it is for messages,
-	// and for the bytes of messages that graphsync never gives back.
-	room := max(c.Guard.Window, 16<<20)
-	const unlimited = 1 << 62 // the guard's TotalWindow holds
+	// The guard's windows hold the blocks. Graphsync counts messages too, and never
+	// gives their bytes back while the peer is connected, so any limit of its own is
+	// reached by whoever stays long enough, and stops them for good.
+	const unlimited = 1 << 62
 	gs := gsimpl.New(gsctx, n.network, denyAll(),
 		gsimpl.RejectAllRequestsByDefault(),
 		gsimpl.MaxInProgressIncomingRequests(c.MaxInProgress),
 		gsimpl.MaxInProgressIncomingRequestsPerPeer(c.MaxInProgressPerPeer),
 		gsimpl.MaxInProgressOutgoingRequests(c.MaxInProgress),
-		gsimpl.MaxMemoryPerPeerResponder(c.Guard.Window+room),
+		gsimpl.MaxMemoryPerPeerResponder(unlimited),
 		gsimpl.MaxMemoryResponder(unlimited),
 		gsimpl.MaxLinksPerIncomingRequests(c.MaxLinks),
 		gsimpl.MaxLinksPerOutgoingRequests(c.MaxLinks),
