@@ -33,6 +33,7 @@ func TestRivals(t *testing.T) {
 		"deep":    {MiB: 4, Chunk: 64 << 10, Deep: true, Only: []string{"stream-sha256", "graphsync", "bitswap", "free", "paid"}},
 		"disk":    {MiB: 4, Chunk: 256 << 10, Disk: true},
 		"delayed": {MiB: 4, Chunk: 256 << 10, RTT: 20 * time.Millisecond, Only: []string{"stream", "http", "free", "paid"}},
+		"quic":    {MiB: 4, Chunk: 256 << 10, QUIC: true, Only: []string{"stream", "free", "paid"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -48,6 +49,9 @@ func TestRivals(t *testing.T) {
 			}
 			if c.Disk {
 				want-- // bitswap
+			}
+			if c.QUIC {
+				want *= 2 // and over TCP
 			}
 			for _, f := range figures {
 				if len(f.speed) != 1 || f.speed[0] <= 0 {

@@ -38,6 +38,7 @@ type benchCase struct {
 	Risk     int64   // bytes that paid pays ahead; 0: the market's default
 	Rounds   int
 	Only     []string
+	QUIC     bool   // over QUIC, not TCP; no delay and no limit then
 	stacks   bool   // print all goroutines when a rival fails
 	profile  string // where a profile of the counted rounds goes; empty: nowhere
 }
@@ -98,6 +99,7 @@ func parse(args []string) (options, error) {
 	fs.StringVar(&o.rtts, "rtt", "0s", "round trips, each a case")
 	fs.Float64Var(&o.base.Rate, "rate", 0, "bandwidth per direction in MiB/s; 0: unlimited")
 	fs.BoolVar(&o.base.Deep, "deep", false, "a tree of folders in folders, not one file")
+	fs.BoolVar(&o.base.QUIC, "quic", false, "each rival on libp2p over QUIC too, without -rtt and -rate")
 	fs.BoolVar(&o.base.Disk, "disk", false, "from CAR to CAR, not from memory to memory")
 	interval := fs.String("interval", "1MiB", "payment interval")
 	risk := fs.String("risk", "", "how far ahead of receipt paid pays; default the market's own")

@@ -36,6 +36,12 @@ func entriesFor(c benchCase) []entry {
 		if c.Only == nil && m.name == bareName || c.Only != nil && !slices.Contains(c.Only, m.name) || c.Disk && m.name == "bitswap" { // it has no store on disk here
 			continue
 		}
+		if tcp := c; c.QUIC && m.name != "http" {
+			out = append(out, entry{name: m.name, variant: "over QUIC", c: c})
+			tcp.QUIC = false
+			out = append(out, entry{name: m.name, c: tcp})
+			continue
+		}
 		out = append(out, entry{name: m.name, c: c})
 	}
 	return out

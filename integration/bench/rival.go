@@ -88,7 +88,11 @@ func (f *field) hosts(ctx context.Context) (provider, client host.Host, err erro
 
 // strangers returns the two hosts, not connected.
 func (f *field) strangers() (provider, client host.Host, err error) {
-	if provider, err = f.host("/ip4/127.0.0.1/tcp/0"); err != nil {
+	listen := "/ip4/127.0.0.1/tcp/0"
+	if f.c.QUIC {
+		listen = "/ip4/127.0.0.1/udp/0/quic-v1"
+	}
+	if provider, err = f.host(listen); err != nil {
 		return nil, nil, err
 	}
 	client, err = f.host("")
@@ -122,6 +126,9 @@ func (f *field) host(listen string) (host.Host, error) {
 
 // via returns the address to dial for addr.
 func (f *field) via(addr multiaddr.Multiaddr) (multiaddr.Multiaddr, error) {
+	if f.c.QUIC {
+		return addr, nil
+	}
 	a, err := manet.ToNetAddr(addr)
 	if err != nil {
 		return nil, err
