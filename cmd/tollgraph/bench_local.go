@@ -165,6 +165,9 @@ func (t *localTrade) measure(ctx context.Context, cfg benchConfig, out *benchLoc
 		return err
 	}
 	defer func() { err = errors.Join(err, t.seller.Close()) }()
+	if err := provider.open(); err != nil {
+		return err
+	}
 	client, err := startNode(ctx, filepath.Join(t.dir, "client"), nil)
 	if err != nil {
 		return err

@@ -100,6 +100,9 @@ func (d *running) run(ctx context.Context, cmd *cli.Command, cfg serveConfig, ap
 	if err := d.openOffice(ctx, cfg.repo, api); err != nil {
 		return err
 	}
+	if err := d.node.open(); err != nil {
+		return err
+	}
 	if err := d.desk.open(d); err != nil {
 		return err
 	}

@@ -101,6 +101,9 @@ func (d *demo) sellTwice(ctx context.Context) (_ []receipt, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, d.seller.Close()) }()
+	if err := n.open(); err != nil {
+		return nil, err
+	}
 	d.from = market.RetrievalPeer{AddrInfo: peer.AddrInfo{ID: n.host.ID(), Addrs: n.host.Addrs()}}
 	d.sayf("serving %s: %d blocks, %s, at %s, paid every %s", d.car.Root, d.car.Blocks, voucher.Bytes(d.car.Bytes).IEC(), priceText(demoPrice), demoInterval.IEC())
 

@@ -9,6 +9,7 @@ import (
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/multiformats/go-multiaddr"
 	"github.com/urfave/cli/v3"
 
 	"github.com/tollgraph/tollgraph/payment"
@@ -22,6 +23,7 @@ type node struct {
 	host   host.Host
 	stack  *transport.Node // nil where deals are carried on streams only
 	egress *transport.Egress
+	listen []string // where open lets others in
 }
 
 // What carries deals, as --carrier says it.
@@ -45,7 +47,7 @@ func (r *reader) carrier() string {
 }
 
 // startNode opens the repo at dir and starts the stack on it. Without listen
-// addresses it only dials.
+// addresses it only dials; at those that it has it is to be reached after open.
 func startNode(ctx context.Context, dir string, listen []string) (*node, error) {
 	return startServing(ctx, dir, reach{listen: listen, carrier: carrierAuto})
 }
@@ -60,7 +62,7 @@ type reach struct {
 // startServing is startNode with a limit on what is sent, and the carrier that
 // is asked for.
 func startServing(ctx context.Context, dir string, r reach) (_ *node, err error) {
-	n := new(node)
+	n := &node{listen: r.listen}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -71,24 +73,41 @@ func startServing(ctx context.Context, dir string, r reach) (_ *node, err error)
 	}
 	if r.carrier == carrierV0 {
 		n.egress = transport.NewEgress(r.egress)
-		n.host, err = newHost(n.repo.id, r.listen)
+		n.host, err = newHost(n.repo.id)
 		return n, err
 	}
-	if n.host, n.stack, err = startStack(ctx, n.repo.id, r.listen, n.repo.path("transfer"), r.egress); err != nil {
+	if n.host, n.stack, err = startStack(ctx, n.repo.id, n.repo.path("transfer"), r.egress); err != nil {
 		return nil, err
 	}
 	n.egress = n.stack.Egress
 	return n, nil
 }
 
-func newHost(id crypto.PrivKey, listen []string) (host.Host, error) {
-	return transport.NewHost(transport.HostConfig{Key: id, Listen: listen, UserAgent: "tollgraph/" + versionText()})
+// open lets others in. Before all that is to be there for them is, they would take
+// this node for one that does not have it, and remember that.
+func (n *node) open() error {
+	addrs := make([]multiaddr.Multiaddr, 0, len(n.listen))
+	for _, text := range n.listen {
+		a, err := multiaddr.NewMultiaddr(text)
+		if err != nil {
+			return fmt.Errorf("listen at %q: %w", text, err)
+		}
+		addrs = append(addrs, a)
+	}
+	if len(addrs) == 0 {
+		return nil
+	}
+	return n.host.Network().Listen(addrs...)
+}
+
+func newHost(id crypto.PrivKey) (host.Host, error) {
+	return transport.NewHost(transport.HostConfig{Key: id, UserAgent: "tollgraph/" + versionText()})
 }
 
 // startStack starts host, graphsync and data-transfer. With state "" progress
 // is kept in memory only.
-func startStack(ctx context.Context, id crypto.PrivKey, listen []string, state string, egress transport.EgressConfig) (host.Host, *transport.Node, error) {
-	h, err := newHost(id, listen)
+func startStack(ctx context.Context, id crypto.PrivKey, state string, egress transport.EgressConfig) (host.Host, *transport.Node, error) {
+	h, err := newHost(id)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -171,7 +171,7 @@ func startAsker(ctx context.Context, dir string) (*market.Client, func() error, 
 	if err != nil {
 		return nil, nil, err
 	}
-	h, stack, err := startStack(ctx, id, nil, "", transport.EgressConfig{})
+	h, stack, err := startStack(ctx, id, "", transport.EgressConfig{})
 	if err != nil {
 		return nil, nil, errors.Join(err, db.Close())
 	}
