@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/libp2p/go-libp2p/core/crypto"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
@@ -89,4 +90,49 @@ func TestProviderRestarts(t *testing.T) {
 	_, err = b.Wait(ctx, id)
 	must(t, err)
 	settledExactly(t, again, b, size, defaultAsk)
+}
+
+// TestProviderStarts: a client comes back to a provider that is starting: its host
+// is there, and what carries deals, but not yet the market. It is not taken for one
+// of another kind, with which the deal could not go on.
+func TestProviderStarts(t *testing.T) {
+	car, root, size := makeCAR(t, t.TempDir(), 24<<20, 64<<10)
+	dir := t.TempDir()
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	must(t, err)
+	s := newSeller(t, dir, newHostWithKey(t, key, true), []string{car}, defaultAsk, voucher.OneFIL)
+	b := newBuyer(t, t.TempDir())
+	half := b.received(t, 8<<20)
+	ctx := within(t, time.Minute)
+	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
+	must(t, err)
+	wait := func(what string, c <-chan struct{}) {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			t.Fatal(what, ctx.Err())
+		}
+	}
+	wait("half of it", half)
+	addrs := s.host.Addrs()
+	s.stop()
+	starting := newStack(t, newHostAt(t, key, addrs[0].String()), dir)
+	refused := make(chan struct{}, 1)
+	t.Cleanup(b.node.Transfers().SubscribeToEvents(func(ev datatransfer.Event, _ datatransfer.ChannelState) {
+		if ev.Code != datatransfer.Error {
+			return
+		}
+		select {
+		case refused <- struct{}{}:
+		default:
+		}
+	}))
+	wait("the client comes back", refused)
+	again := newSellerOn(t, starting, dir, []string{car}, defaultAsk, voucher.OneFIL)
+	_, err = b.Wait(ctx, id)
+	must(t, err)
+	settledExactly(t, again, b, size, defaultAsk)
+	if sold := again.ListDeals(); len(sold) != 1 {
+		t.Errorf("%d deals, want one: %+v", len(sold), sold)
+	}
 }

@@ -118,11 +118,12 @@ func (d *clientDeal) hangUp(tell bool) {
 // oneChannel reports whether the provider takes one channel for a deal, to be
 // restarted when it breaks, and no second proposal. On data-transfer that is one
 // without a payment stream, which is known when it has said what it speaks: one
-// that starts may say so before it speaks everything, and is heard again.
+// that starts may say so before it speaks everything, and is heard again. One that
+// was ever paid on a stream is none, whatever it says.
 func (d *clientDeal) oneChannel() bool {
 	if d.c.transfers != nil && d.line.by == d.c.transfers {
 		if lacks, known := d.c.lacksStream(d.provider.ID); known {
-			d.line.older = lacks
+			d.line.older = lacks && !d.courier.streams()
 		}
 	}
 	return d.line.older

@@ -70,6 +70,7 @@ func (d *clientDeal) opened(n openedNote) {
 
 // acknowledged takes in the provider's answer to a payment.
 func (d *clientDeal) acknowledged(n ackNote) {
+	d.rec.Streamed = true
 	d.acked, d.ackLimit = d.acked.Max(n.ack.paid), max(d.ackLimit, n.ack.limit)
 	d.pace = d.pace.answered(n.took)
 	d.purse.Window = d.pace.window(d.purse.AtRisk)

@@ -35,6 +35,7 @@ type courier struct {
 	booked   bool        // guarded by mu; the provider says that it has the payment of last
 	settledQ bool        // guarded by mu; the provider says that the deal is completed
 	fine     bool        // guarded by mu; something was delivered since that was asked last
+	streamed bool        // guarded by mu; the provider is known to take payments on a stream, whatever it says while it starts
 
 	line *payLine // owned by run; nil if there is no stream
 }
@@ -46,7 +47,7 @@ type ackNote struct {
 }
 
 func newCourier(d *clientDeal) *courier {
-	return &courier{d: d, wake: make(chan struct{}, 1), asVouch: d.c.cfg.VouchersOnly || d.c.transfers == nil}
+	return &courier{d: d, wake: make(chan struct{}, 1), asVouch: d.c.cfg.VouchersOnly || d.c.transfers == nil, streamed: d.rec.Streamed}
 }
 
 // send replaces what waits.
@@ -100,6 +101,14 @@ func (c *courier) vouchers() bool {
 	return c.asVouch
 }
 
+// streams reports whether the provider is known to take payments on a stream of
+// their own.
+func (c *courier) streams() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.streamed
+}
+
 // rideAlong sends payments on the deal's channel from now on.
 func (c *courier) rideAlong() {
 	c.mu.Lock()
@@ -141,7 +150,7 @@ func (c *courier) answered(ack ackFrame) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := c.flying[0]
-	c.flying, c.fine = c.flying[1:], true
+	c.flying, c.fine, c.streamed = c.flying[1:], true, true
 	c.settledQ = c.settledQ || ack.settled
 	if ack.refused == 0 && f.payment != nil && f.payment == c.last.payment {
 		c.booked = true
@@ -311,7 +320,7 @@ func (c *courier) dial(ctx context.Context) error {
 	}
 	s, err := c.d.c.cfg.Host.NewStream(ctx, c.d.provider.ID, PaymentProtocol)
 	var unknown multistream.ErrNotSupported[protocol.ID]
-	if errors.As(err, &unknown) {
+	if errors.As(err, &unknown) && !c.streams() {
 		c.rideAlong()
 		return nil
 	}

@@ -56,8 +56,9 @@ type record struct {
 	Expected  uint64         `json:"expected,omitempty"`
 	Start     uint64         `json:"start,omitempty"` // the store's Written when the deal began
 	PayTo     string         `json:"pay_to,omitempty"`
-	Whole     string         `json:"whole,omitempty"` // the root that this deal fetches a part of
-	Plain     bool           `json:"plain,omitempty"` // its provider sends it from the root on each channel, and charges that
+	Whole     string         `json:"whole,omitempty"`    // the root that this deal fetches a part of
+	Plain     bool           `json:"plain,omitempty"`    // its provider sends it from the root on each channel, and charges that
+	Streamed  bool           `json:"streamed,omitempty"` // its provider takes payments on a stream of their own
 	Payments  int            `json:"payments,omitempty"`
 	Stalls    int            `json:"stalls,omitempty"`
 	FirstByte time.Duration  `json:"first_byte_ns,omitempty"`

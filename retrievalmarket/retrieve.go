@@ -204,6 +204,7 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 	if err := c.carrierFor(r.Provider.ID).carriable(r.Provider.ID, terms, expected, risk); err != nil {
 		return nil, fmt.Errorf("%w; nothing was fetched or paid", err)
 	}
+	lacks, known := c.lacksStream(r.Provider.ID)
 	proposal := voucher.DealProposal{PayloadCID: r.Root, ID: c.nextID(), Params: Params{
 		Selector: r.Selector, PieceCID: r.PieceCID, PricePerByte: terms.Price, UnsealPrice: terms.Unseal,
 		PaymentInterval: terms.Interval, PaymentIntervalIncrease: terms.Increase,
@@ -214,7 +215,7 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 	rec := record{
 		V: recordVersion, Peer: r.Provider.ID.String(), ID: uint64(proposal.ID), Phase: Proposed, Created: time.Now().UTC(),
 		Order: of.Order, Before: of.Before, Budget: r.Budget, AtRisk: uint64(risk),
-		Expected: uint64(expected), Start: store.Written(), Output: r.Output, PayTo: addressText(q.PaymentAddress),
+		Expected: uint64(expected), Start: store.Written(), Output: r.Output, PayTo: addressText(q.PaymentAddress), Streamed: known && !lacks,
 	}
 	if !terms.Free() {
 		if err := c.openLane(ctx, &rec, q.PaymentAddress); err != nil {
