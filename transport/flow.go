@@ -144,6 +144,7 @@ func (f *flow) leave(w *waiter) {
 	if i := slices.Index(pf.line, w); i >= 0 {
 		pf.line = slices.Delete(pf.line, i, i+1)
 		f.serve(pf)
+		f.serveShort() // whoever waited behind it for the total may need less
 	}
 }
 
@@ -219,6 +220,7 @@ func (f *flow) drop(s *served) {
 		})
 		f.less(s, f.queued[s.id])
 		f.serve(pf)
+		f.serveShort()
 		if pf.sum == 0 {
 			delete(f.peers, s.peer)
 		}

@@ -87,6 +87,32 @@ func TestFlowTotal(t *testing.T) {
 	}
 }
 
+// TestFlowGivesUp says that whoever waits for the total behind one that gives up
+// goes on, if there is room for it.
+func TestFlowGivesUp(t *testing.T) {
+	for name, ends := range map[string]func(*flow, *waiter){
+		"leaves":  (*flow).leave,
+		"dropped": func(f *flow, w *waiter) { f.drop(w.s) },
+	} {
+		f := newFlow(100, 20, 100, nil)
+		a, b, c := request("a"), request("b"), request("c")
+		if f.enter(a, 8) != nil || f.enter(b, 8) != nil || f.enter(c, 4) != nil {
+			t.Fatal("one waits below the total")
+		}
+		large, small := f.enter(request("a"), 10), f.enter(b, 4)
+		f.release(c, 4)
+		if large == nil || small == nil || passed(large) || passed(small) {
+			t.Fatal("one passes above the total, or before its turn")
+		}
+		if ends(f, large); !passed(small) {
+			t.Errorf("%s: the next in turn waits although there is room", name)
+		}
+		if f.total != 20 {
+			t.Errorf("%s: %d bytes count as queued, not 20", name, f.total)
+		}
+	}
+}
+
 // TestFlowEnds says that a request which ended waits no more and makes nobody wait.
 func TestFlowEnds(t *testing.T) {
 	f := newFlow(10, 1000, 100, nil)
