@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"errors"
+	"math/big"
 	"testing"
 	"time"
 
@@ -70,19 +71,23 @@ func turnedAway(ctx context.Context, t *testing.T, sel *seller, s *shop) {
 	}
 }
 
-// TestBusyUnpaid: deals that wait for their first payment take no place that another
-// deal needs. One of them is ended, with a word for its client, if it has waited
-// long enough or if there are many of its kind, and never one that was paid for;
-// a client that thinks about its first payment for a while buys all the same.
+// TestBusyUnpaid: deals that wait for a payment, and have paid nothing or next to
+// nothing, take no place that another deal needs. One of them is ended, with a word for
+// its client, if it has waited long enough or if there are many of its kind, and never
+// one that was paid for; a client that thinks about its first payment for a while buys
+// all the same.
 func TestBusyUnpaid(t *testing.T) {
 	s := newShop(t)
 	for name, c := range map[string]struct {
 		deals int           // of crooks, that pay nothing
+		pays  int64         // attoFIL, each of them
 		after time.Duration // UnpaidFor
 		room  bool          // for one deal more
 	}{
-		"no longer": {1, time.Nanosecond, true},
-		"not yet":   {1, time.Hour, false},
+		"no longer":   {1, 0, time.Nanosecond, true},
+		"not yet":     {1, 0, time.Hour, false},
+		"an attoFIL":  {2, 1, time.Nanosecond, true},
+		"not yet, it": {1, 1, time.Hour, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -97,6 +102,9 @@ func TestBusyUnpaid(t *testing.T) {
 			for range c.deals {
 				k := newCrook(ctx, t, sel, s, 7)
 				took(ctx, t, sel, k.chid, shopInterval)
+				if c.pays != 0 {
+					k.payDust(ctx, c.pays)
+				}
 				told = append(told, k.refusals(t))
 			}
 			stands(ctx, sel, c.deals+1)
@@ -105,7 +113,7 @@ func TestBusyUnpaid(t *testing.T) {
 				return
 			}
 			honestSale(t, ctx, sel, s.deal, s.dealSize)
-			if got := wait(ctx, t, told[0]); got != voucher.RefusedBusy {
+			if got := wait(ctx, t, told[0]); got != voucher.RefusedBusy { // the one that waits longest
 				t.Errorf("its client is told %v", got)
 			}
 			for paid.paid*shopInterval < s.dealSize {
@@ -113,6 +121,53 @@ func TestBusyUnpaid(t *testing.T) {
 			}
 			paid.has(ctx, s.dealSize)
 		})
+	}
+}
+
+// TestBusyParked: a deal whose client has no money left makes room when the time that
+// it has paid for is over. When there is money again the rest is bought in another
+// deal; no byte is paid for twice, and at most an interval is left unpaid.
+func TestBusyParked(t *testing.T) {
+	s := newShop(t)
+	ctx := within(t, time.Minute)
+	sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, func(c *market.ProviderConfig) {
+		c.MaxDeals, c.UnpaidFor = 1, time.Nanosecond
+	})
+	b := newBuyer(t, t.TempDir())
+	parked := make(chan struct{})
+	park := once(func() { close(parked) })
+	defer b.SubscribeToEvents(func(e market.ClientEvent, _ market.ClientDealState) {
+		if e == market.ClientEventFundsExpended {
+			park()
+		}
+	})()
+	id, err := b.Retrieve(ctx, market.Request{
+		Provider: market.RetrievalPeer{AddrInfo: sel.addr(), Address: sel.till.Address()}, Root: s.deal, Ask: &shopAsk, Budget: shopAsk.PricePerByte.Of(shopInterval),
+	})
+	must(t, err)
+	wait(ctx, t, parked)
+	honestSale(t, ctx, sel, s.deal, s.dealSize)
+	first := sel.waitFor(t, id, voucher.DealStatusRejected)
+	must(t, b.AddMoreFunds(ctx, id, voucher.OneFIL))
+	last, err := b.Wait(ctx, id)
+	must(t, err)
+	deals, err := b.Deals(ctx, 10)
+	must(t, err)
+	var received voucher.Bytes
+	for _, d := range deals {
+		received += d.TotalReceived
+	}
+	whole, spent, owed := shopAsk.Terms().Cost(voucher.Bytes(s.dealSize)), b.spent(t), shopAsk.Terms().Cost(shopCredit)
+	if last.ID == id || uint64(received) != s.dealSize || whole.Less(spent) || spent.Less(whole.Sub(owed)) || first.FundsReceived.IsZero() {
+		t.Errorf("%d of %d bytes for %s of %s, the last in deal %d; the first: %+v", received, s.dealSize, spent, whole, last.ID, first)
+	}
+}
+
+// payDust pays so many attoFIL.
+func (c *crook) payDust(ctx context.Context, atto int64) {
+	c.t.Helper()
+	if code, why := c.frame(ctx, c.id, encodePayment(c.t, c.id, c.channel(), c.voucher(1, 1, big.NewInt(atto), nil))); code != 0 {
+		c.t.Errorf("payment refused: %s", why)
 	}
 }
 

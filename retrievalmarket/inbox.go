@@ -6,7 +6,7 @@ import "sync"
 // post never blocks: it is called on the one goroutine that serves all of
 // go-data-transfer's subscribers, and by peers' streams.
 type inbox struct {
-	wake chan struct{} // capacity 1: something is in
+	wake chan struct{} // capacity 1: something is in, or rouse was called
 
 	mu    sync.Mutex
 	items []any // guarded by mu
@@ -30,11 +30,16 @@ func (b *inbox) post(v any) bool {
 		b.items = append(b.items, v)
 	}
 	b.mu.Unlock()
+	b.rouse()
+	return !full
+}
+
+// rouse has the deal look at what is no note. It never blocks.
+func (b *inbox) rouse() {
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
-	return !full
 }
 
 // merges reports whether v makes old superfluous.

@@ -55,7 +55,7 @@ type ProviderConfig struct {
 
 	MaxDeals        int              // live deals; more are refused as busy. Default 1024
 	MaxDealsPerPeer int              // live deals of one client. Default 64
-	UnpaidFor       time.Duration    // so long a deal that waits and has paid nothing keeps its place when there is no other for a new one. Default 30 s
+	UnpaidFor       time.Duration    // so long a deal that stands still and has paid too little for its place keeps it when there is no other for a new one. Default 30 s
 	ResendAllowance voucher.Bytes    // bytes that can be on the way when a channel breaks, see transport.GuardConfig. Default 48 MiB
 	MaxRepeats      int64            // links to blocks it has passed before one stream ends, as transport.GuardConfig says. Default 1<<20
 	IdleTimeout     time.Duration    // a deal without progress ends. Default 30 min

@@ -43,6 +43,7 @@ type providerDeal struct {
 	inbox    *inbox
 	gone     chan struct{} // closed when the goroutine has ended
 	returns  *rate.Limiter // of new and restarted channels
+	since    time.Time     // when it took its place
 
 	// Owned by the goroutine that runs run, and before it starts by its maker.
 	deal      Deal
@@ -58,7 +59,8 @@ type providerDeal struct {
 	done      bool                  // the client said that it has everything
 	sentAll   bool                  // data-transfer said that the channel has nothing more to send
 	unsealing bool
-	active    time.Time // when anything last moved
+	active    time.Time // when anything last happened that keeps it open
+	moved     time.Time // when a byte last moved, or could again; see room
 	put       record    // as it is on disk
 
 	mu   sync.Mutex
@@ -66,8 +68,9 @@ type providerDeal struct {
 }
 
 func newProviderDeal(p *Provider, from peer.ID, proposal voucher.DealProposal, r record) *providerDeal {
+	now := time.Now()
 	d := &providerDeal{p: p, key: ProviderDealID{from, proposal.ID}, proposal: proposal, inbox: newInbox(), gone: make(chan struct{}),
-		returns: rate.NewLimiter(returnRate, returnBurst), rec: r, put: r, active: time.Now()}
+		returns: rate.NewLimiter(returnRate, returnBurst), rec: r, put: r, since: now, active: now, moved: now}
 	d.encoded, _ = encodeProposal(proposal) // decoded a moment ago; a nil never equals
 	d.rec.Peer, d.rec.ID, d.rec.Proposal = from.String(), uint64(proposal.ID), d.encoded
 	if id, err := cid.Decode(r.PieceID); err == nil {
@@ -156,13 +159,12 @@ func (d *providerDeal) handle(ctx context.Context, note any) {
 		n.reply <- ack
 	case unsealNote:
 		d.unsealing, d.active = false, time.Now()
+		d.moved = d.active
 		if n.err != nil {
 			d.fail(voucher.DealStatusErrored, fmt.Sprintf("unsealing failed: %v", n.err))
 			return
 		}
 		d.deal = d.deal.step(unsealed{})
-	case makeRoomNote:
-		d.makeRoom()
 	case cancelNote:
 		d.fail(voucher.DealStatusCancelled, n.reason)
 	}
@@ -223,6 +225,7 @@ func (d *providerDeal) refresh() {
 	d.mu.Unlock()
 	if total > d.deal.Account.Moved {
 		d.active = time.Now()
+		d.moved = d.active
 		d.deal = d.deal.step(moved{total})
 	}
 	if why != "" {
@@ -233,6 +236,7 @@ func (d *providerDeal) refresh() {
 // settleUp brings the world in line with the deal: decide, persist, then tell.
 func (d *providerDeal) settleUp(ctx context.Context) error {
 	d.refresh()
+	d.makeRoom()
 	d.closeIfDone()
 	if err := d.persist(ctx); err != nil {
 		return err
@@ -288,7 +292,7 @@ func (d *providerDeal) publishView() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.view.state, d.view.instance = s, d.rec.Instance
-	d.view.ready, d.view.active, d.view.unsealing = d.deal.Ready, d.active, d.unsealing
+	d.view.ready, d.view.moved, d.view.unsealing = d.deal.Ready, d.moved, d.unsealing
 	moved := d.view.account.Moved
 	d.view.account = d.deal.Account.Move(moved)
 }

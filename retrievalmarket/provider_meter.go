@@ -46,7 +46,7 @@ type channelView struct {
 	returnedAt voucher.Bytes // moved when the client last came back
 	state      ProviderDealState
 	instance   int64
-	active     time.Time // when anything last moved
+	moved      time.Time // when a byte last moved
 	unsealing  bool
 	leaving    bool // it was asked to make room for another deal
 }

@@ -93,10 +93,22 @@ func (d *providerDeal) takePayment(ctx context.Context, p voucher.DealPayment) e
 			return err
 		}
 	}
-	d.active = time.Now()
 	d.refresh() // what is known of the bytes goes to disk with the money
-	d.deal = d.deal.step(paid{total})
+	d.pays(total)
 	return d.persist(ctx)
+}
+
+// pays takes in what was paid in all. A payment that brings nothing keeps nothing
+// open, and only one that lets the deal go on counts as movement.
+func (d *providerDeal) pays(total voucher.Amount) {
+	before := d.deal.Account
+	d.deal = d.deal.step(paid{total})
+	if before.Paid.Less(total) {
+		d.active = time.Now()
+	}
+	if !before.Due().IsZero() && d.deal.Account.Due().IsZero() {
+		d.moved = d.active
+	}
 }
 
 // paidFor is how many bytes a client that has everything says by paying for

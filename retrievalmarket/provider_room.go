@@ -9,23 +9,33 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	manet "github.com/multiformats/go-multiaddr/net"
 
+	"github.com/tollgraph/tollgraph/revalidator"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
-// A stranger costs nothing to make, and a deal that waits for its first payment
-// costs a stranger nothing. So a provider that has no room ends one of those for a
-// new deal, and tells its client that it is busy. It does not end them before: an
-// honest client may take minutes for a payment channel, and is in nobody's way.
+// A stranger costs nothing to make, and a deal that waits for money costs a
+// stranger nothing, or an attoFIL. So a provider that has no room ends one of those
+// for a new deal, and tells its client that it is busy. It does not end them before:
+// an honest client may take minutes for a payment channel, and is in nobody's way.
 //
-//   - A deal that has paid, or whose piece is being unsealed, is never ended.
-//   - Of the others that stand still the one from the network that has the most of
-//     them goes, and there the one that has stood still longest.
+//   - A deal in which bytes move, that has paid for its place (placeRate), or whose
+//     piece is being unsealed, is not ended.
+//   - Of the others the one from the network that has the most of them goes, there
+//     the one that has paid least for the time that it has its place, and of those
+//     the one that has stood still longest.
 //   - It keeps its place for UnpaidFor, unless its network has more of them than
 //     that of the new deal has deals: many from one place wait for each other, and
 //     not others for them.
 
-// still is how long nothing has moved in a deal that stands still.
-const still = 5 * time.Second
+const (
+	// still is how long no byte has moved in a deal that stands still. A payment of
+	// less than what is due, or another channel, is no movement: it costs nothing.
+	still = 5 * time.Second
+	// placeRate is how many bytes a deal must have paid for, for each second that it
+	// has its place, to keep that while it stands still: an interval of 1 MiB is a
+	// minute.
+	placeRate = 16 << 10
+)
 
 // room reports whether one more deal of a client may be live, and makes room for
 // it if it can. p.mu is held.
@@ -46,10 +56,11 @@ func (p *Provider) room(from peer.ID) error {
 // place finds a place for one more deal of a client. p.mu is held.
 func (p *Provider) place(from peer.ID) error {
 	mine, all := p.staying(from)
-	if mine >= p.cfg.MaxDealsPerPeer && !p.evict(func(d *providerDeal) bool { return d.key.From == from }, from) {
+	at := origin(p.cfg.Host.Network(), from)
+	if mine >= p.cfg.MaxDealsPerPeer && !p.evict(func(d *providerDeal) bool { return d.key.From == from }, at) {
 		return fmt.Errorf("%w: %d of your deals are under way", voucher.RefusedBusy, mine)
 	}
-	if all >= p.cfg.MaxDeals && mine < p.cfg.MaxDealsPerPeer && !p.evict(func(*providerDeal) bool { return true }, from) {
+	if all >= p.cfg.MaxDeals && mine < p.cfg.MaxDealsPerPeer && !p.evict(func(*providerDeal) bool { return true }, at) {
 		return fmt.Errorf("%w: %d deals are under way", voucher.RefusedBusy, all)
 	}
 	return nil
@@ -73,35 +84,38 @@ func (p *Provider) staying(from peer.ID) (mine, all int) {
 	return mine, all
 }
 
-// evict asks one of the deals that are among to make room, and reports whether
-// there was one that may be asked. p.mu is held.
-func (p *Provider) evict(among func(*providerDeal) bool, from peer.ID) bool {
-	place, here := origin(p.cfg.Host.Network(), from), 0
+// evict has one of the deals that are among make room for one of a client at place,
+// and reports whether there was one that may be asked to. p.mu is held.
+func (p *Provider) evict(among func(*providerDeal) bool, place string) bool {
+	here, now := 0, time.Now()
 	var deals []*providerDeal
 	var all []waiter
 	for _, d := range p.live {
 		if d.origin == place {
 			here++
 		}
-		if since, waits := d.waits(); waits && among(d) {
-			deals, all = append(deals, d), append(all, waiter{d.origin, since})
+		if w, waits := d.waits(now); waits && among(d) {
+			deals, all = append(deals, d), append(all, w)
 		}
 	}
-	i := leastMissed(all, place, here, time.Now().Add(-p.cfg.UnpaidFor))
+	i := leastMissed(all, place, here, now.Add(-p.cfg.UnpaidFor))
 	if i < 0 {
 		return false
 	}
-	d := deals[i]
-	d.mu.Lock()
-	d.view.leaving = d.inbox.post(makeRoomNote{})
-	d.mu.Unlock()
+	deals[i].leaveSoon()
 	return true
 }
 
-// waiter is a deal that stands still and has paid nothing.
+// waiter is a deal that stands still and has not paid for its place.
 type waiter struct {
 	origin string
-	since  time.Time
+	since  time.Time // when a byte last moved, or could again
+	worth  uint64    // bytes that it paid for, for each second that it has its place
+}
+
+// less reports whether w is less of a loss than v.
+func (w waiter) less(v waiter) bool {
+	return w.worth < v.worth || w.worth == v.worth && w.since.Before(v.since)
 }
 
 // leastMissed returns which of all is to go for a deal from place, from where
@@ -119,7 +133,7 @@ func leastMissed(all []waiter, place string, here int, before time.Time) int {
 			continue
 		}
 		best := all[found]
-		if n := count[w.origin] - count[best.origin]; n > 0 || n == 0 && w.since.Before(best.since) {
+		if n := count[w.origin] - count[best.origin]; n > 0 || n == 0 && w.less(best) {
 			found = i
 		}
 	}
@@ -129,27 +143,48 @@ func leastMissed(all []waiter, place string, here int, before time.Time) int {
 	return -1
 }
 
-// waits reports whether a deal stands still and has paid nothing, and since when.
-func (d *providerDeal) waits() (since time.Time, yes bool) {
+// waits reports whether a deal stands still and has not paid for its place. p.mu is
+// held.
+func (d *providerDeal) waits(now time.Time) (w waiter, yes bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := &d.view
-	return v.active, !v.leaving && !v.unsealing && v.account.Paid.IsZero() && time.Since(v.active) >= still
+	w = waiter{d.origin, v.moved, worth(v.account, now.Sub(d.since))}
+	return w, !v.leaving && !v.unsealing && now.Sub(v.moved) >= still && w.worth < placeRate
 }
 
-type makeRoomNote struct{}
+// worth is how many bytes an account has paid for, for each second of a time. What
+// was paid for unsealing counts as bytes too.
+func worth(a revalidator.Account, held time.Duration) uint64 {
+	if a.Paid.IsZero() {
+		return 0
+	}
+	return uint64(a.Terms.Price.Buys(a.Paid)) / uint64(held/time.Second+1)
+}
 
-// makeRoom ends the deal, unless it was paid for since it was asked to.
+// leaveSoon asks the deal to make room. Its goroutine finds that out whatever else
+// waits for it. p.mu is held.
+func (d *providerDeal) leaveSoon() {
+	d.mu.Lock()
+	d.view.leaving = true
+	d.mu.Unlock()
+	d.inbox.rouse()
+}
+
+// makeRoom ends the deal if it was asked to make room, unless it was paid for, or
+// moved, since.
 func (d *providerDeal) makeRoom() {
+	d.mu.Lock()
+	leaving := d.view.leaving
+	d.view.leaving = false
+	d.mu.Unlock()
+	now := time.Now()
 	switch {
+	case !leaving || d.unsealing || now.Sub(d.moved) < still || worth(d.deal.Account, now.Sub(d.since)) >= placeRate:
 	case d.deal.settled():
 		d.done = true // nobody waits for it
-	case d.deal.Account.Paid.IsZero() && !d.unsealing:
-		d.fail(voucher.DealStatusRejected, voucher.RefusedBusy.Message("another deal took the place of this one, which had paid nothing"))
 	default:
-		d.mu.Lock()
-		d.view.leaving = false
-		d.mu.Unlock()
+		d.fail(voucher.DealStatusRejected, voucher.RefusedBusy.Message("another deal took the place of this one, which stood still and had paid too little for that"))
 	}
 }
 

@@ -3,14 +3,19 @@ package retrievalmarket
 import (
 	"testing"
 	"time"
+
+	"github.com/tollgraph/tollgraph/revalidator"
+	"github.com/tollgraph/tollgraph/voucher"
 )
 
-// TestLeastMissed: the oldest of the largest network goes, at once if that has more
-// than the one that the new deal is from, and else when it had its time.
+// TestLeastMissed: of the largest network the one goes that has paid least, and of
+// those the oldest, at once if that network has more than the one that the new deal is
+// from, and else when it had its time.
 func TestLeastMissed(t *testing.T) {
 	now := time.Unix(1000, 0)
 	ago := func(s int) time.Time { return now.Add(time.Duration(-s) * time.Second) }
-	crowd := []waiter{{"a", ago(5)}, {"b", ago(50)}, {"a", ago(6)}, {"a", ago(4)}}
+	crowd := []waiter{{"a", ago(5), 0}, {"b", ago(50), 0}, {"a", ago(6), 0}, {"a", ago(4), 0}}
+	paid := []waiter{{"a", ago(60), 9}, {"a", ago(40), 2}, {"a", ago(50), 2}}
 	for name, c := range map[string]struct {
 		all   []waiter
 		place string
@@ -21,12 +26,74 @@ func TestLeastMissed(t *testing.T) {
 		"the oldest of the largest":             {crowd, "c", 0, 2},
 		"they are from there itself, and young": {crowd, "a", 3, -1},
 		"it would have as many":                 {crowd, "c", 2, -1},
-		"one each, and young":                   {[]waiter{{"a", ago(5)}, {"b", ago(6)}}, "c", 0, -1},
-		"one each, and old":                     {[]waiter{{"a", ago(5)}, {"b", ago(31)}}, "c", 0, 1},
-		"from there itself, and old":            {[]waiter{{"c", ago(5)}, {"c", ago(40)}}, "c", 2, 1},
+		"one each, and young":                   {[]waiter{{"a", ago(5), 0}, {"b", ago(6), 0}}, "c", 0, -1},
+		"one each, and old":                     {[]waiter{{"a", ago(5), 0}, {"b", ago(31), 0}}, "c", 0, 1},
+		"from there itself, and old":            {[]waiter{{"c", ago(5), 0}, {"c", ago(40), 0}}, "c", 2, 1},
+		"the oldest of those that paid least":   {paid, "a", 3, 2},
 	} {
 		if got := leastMissed(c.all, c.place, c.here, ago(30)); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
 		}
+	}
+}
+
+// stander is a deal that has its place for held and in which no byte has moved since.
+// It has been sent its first interval, of 1 MiB at 3 attoFIL each, and paid something.
+func stander(id voucher.DealID, held time.Duration, paid uint64) *providerDeal {
+	a := revalidator.Account{Terms: voucher.Terms{Price: 3, Interval: 1 << 20}, Moved: 1 << 20, Paid: voucher.Atto(paid)}
+	then := time.Now().Add(-held)
+	d := &providerDeal{key: ProviderDealID{"client", id}, inbox: newInbox(), since: then, moved: then, deal: Deal{Phase: Moving, Ready: true, Account: a}}
+	d.view.account, d.view.moved = a, then
+	return d
+}
+
+// TestPlaces: a deal that stands still keeps its place for as long as it has paid for
+// it, whatever little it pays on top; one that paid next to nothing is like one that
+// has paid nothing.
+func TestPlaces(t *testing.T) {
+	const interval = 3 << 20
+	for name, c := range map[string]struct {
+		held time.Duration
+		paid uint64
+		more uint64 // paid a moment ago
+		goes bool
+	}{
+		"paid nothing, a moment ago":              {2 * time.Second, 0, 0, false},
+		"paid nothing":                            {6 * time.Second, 0, 0, true},
+		"paid an attoFIL":                         {6 * time.Second, 1, 0, true},
+		"paid another attoFIL":                    {6 * time.Second, 1, 2, true},
+		"paid for its place":                      {50 * time.Second, interval, 0, false},
+		"paid for a minute of two":                {2 * time.Minute, interval, 0, true},
+		"paid for more than it was sent":          {2 * time.Minute, 3 * interval, 0, false},
+		"paid late what was due":                  {20 * time.Minute, 0, interval, false},
+		"paid late an attoFIL less than what was": {20 * time.Minute, 0, interval - 1, true},
+	} {
+		p, d := &Provider{cfg: ProviderConfig{UnpaidFor: time.Nanosecond}}, stander(1, c.held, c.paid)
+		p.live = map[ProviderDealID]*providerDeal{d.key: d}
+		d.handle(t.Context(), attachNote{}) // another channel changes nothing
+		d.view.moved = d.moved
+		asked := p.evict(func(*providerDeal) bool { return true }, "")
+		if c.more != 0 {
+			d.pays(voucher.Atto(c.more))
+		}
+		if d.makeRoom(); (d.deal.Phase == Failed) != c.goes || c.goes && !asked {
+			t.Errorf("%s: asked %v, then %v", name, asked, d.deal.Phase)
+		}
+	}
+}
+
+// TestMakeRoomUnheard: a deal in whose inbox nothing fits any more makes room all the
+// same.
+func TestMakeRoomUnheard(t *testing.T) {
+	p, d := &Provider{cfg: ProviderConfig{UnpaidFor: time.Nanosecond}}, stander(1, time.Minute, 0)
+	p.live = map[ProviderDealID]*providerDeal{d.key: d}
+	for d.inbox.post(payNote{}) {
+	}
+	<-d.inbox.wake
+	if !p.evict(func(*providerDeal) bool { return true }, "") {
+		t.Fatal("there is no room")
+	}
+	if d.makeRoom(); len(d.inbox.wake) != 1 || d.deal.Phase != Failed {
+		t.Error("there is room, and the deal keeps its place")
 	}
 }
