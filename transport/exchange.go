@@ -274,7 +274,7 @@ func (e *Exchange) count(_ peer.ID, req graphsync.RequestData, b graphsync.Block
 		ha.TerminateWithError(refuse(ReasonNotAdmitted, "request %s was not admitted", req.ID()))
 		return
 	}
-	again := s.meter.block(s.id, b)
+	again, wire := s.meter.block(s.id, b), b.BlockSizeOnWire()
 	switch {
 	case s.meter.resentTooMuch(e.cfg.MaxResent):
 		e.counts.add(ReasonResent)
@@ -285,13 +285,13 @@ func (e *Exchange) count(_ peer.ID, req graphsync.RequestData, b graphsync.Block
 		ha.PauseResponse()
 		return
 	case again:
-		e.pace.repeat(s, e.ctx.Done())
-	case b.BlockSizeOnWire() != 0:
-		e.pace.send(s.peer, b.BlockSizeOnWire())
+		s.standStill(e.pace.repeat(s.peer))
+	case wire == 0:
+		s.standStill(e.pace.skip(s.peer, b.BlockSize()))
 	default:
-		e.pace.skip(s, b.BlockSize(), e.ctx.Done())
+		e.pace.send(s.peer, wire)
+		e.flow.queue(s, wire)
 	}
-	e.flow.queue(s, b.BlockSizeOnWire())
 }
 
 // written meets every block that was handed to the network.

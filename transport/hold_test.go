@@ -3,6 +3,7 @@ package transport
 import (
 	"math"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
@@ -89,6 +90,59 @@ func TestHold(t *testing.T) {
 		e, _, _ := pausing(t)
 		e.Hold(datatransfer.ChannelID{ID: 99}, 1) // no harm
 	})
+}
+
+// TestRest has a request stand still for the sake of its pace, for a second, alone and
+// with each other reason to.
+func TestRest(t *testing.T) {
+	resting := func(t *testing.T, paused bool, hold int64) (*Exchange, *fakeResponses, *served) {
+		e, f, s := pausing(t)
+		e.Hold(s.channel, hold)
+		s.standStill(time.Second)
+		if block(s, 3, paused) == paused {
+			t.Fatal("goes on, or is paused twice")
+		}
+		e.rouse(s)
+		f.set(graphsync.Paused)
+		return e, f, s
+	}
+	for name, c := range map[string]struct {
+		paused bool  // by data-transfer, at the same block
+		hold   int64 // behind this link
+		early  func(e *Exchange, s *served)
+		late   func(e *Exchange, s *served) // nil: it goes on by itself
+	}{
+		"alone":                              {},
+		"resumed by data-transfer meanwhile": {early: func(e *Exchange, s *served) { _ = e.Unpause(t.Context(), s.id) }},
+		"paused":                             {paused: true, late: func(e *Exchange, s *served) { _ = e.Unpause(t.Context(), s.id) }},
+		"paused, resumed first":              {paused: true, early: func(e *Exchange, s *served) { _ = e.Unpause(t.Context(), s.id) }},
+		"held":                               {hold: 3, late: func(e *Exchange, s *served) { e.Hold(s.channel, 0) }},
+		"held, let go first":                 {hold: 3, early: func(e *Exchange, s *served) { e.Hold(s.channel, 0) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, f, s := resting(t, c.paused, c.hold)
+				if c.early != nil {
+					c.early(e, s)
+				}
+				time.Sleep(time.Second - time.Millisecond)
+				if len(f.tries)+len(f.resumed) != 0 {
+					t.Error("resumed before its time")
+				}
+				time.Sleep(time.Second)
+				if c.late != nil {
+					if len(f.tries)+len(f.resumed) != 0 {
+						t.Error("resumed although it stands still for another reason")
+					}
+					c.late(e, s)
+				}
+				<-f.resumed
+				if block(s, 4, false) {
+					t.Error("it stands still again")
+				}
+			})
+		})
+	}
 }
 
 // TestResentTooMuch holds the rule of how much may be sent again.

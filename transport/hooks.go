@@ -67,6 +67,7 @@ func (e *Exchange) RegisterOutgoingBlockHook(h graphsync.OnOutgoingBlockHook) gr
 			if s.leaveHook(w, b.Index()) {
 				ha.PauseResponse()
 			}
+			e.rouse(s)
 		}()
 		defer e.recovered("block hook", w.TerminateWithError)
 		h(p, req, b, w)
@@ -97,7 +98,7 @@ func (s *served) enterHook() {
 }
 
 // leaveHook notes what was decided at a link. It returns true if the request must
-// be paused because Pause or Hold asked for it.
+// be paused because Pause or Hold asked for it, or its pace.
 func (s *served) leaveHook(w *blockActions, link int64) (pause bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,8 +109,8 @@ func (s *served) leaveHook(w *blockActions, link int64) (pause bool) {
 	}
 	s.paused = w.paused || s.wantPause
 	s.wantPause = false
-	s.held = s.meter.held(s.id, link)
-	return (s.paused || s.held) && !w.paused
+	s.held, s.resting = s.meter.held(s.id, link), s.rest != 0
+	return (s.paused || s.held || s.resting) && !w.paused
 }
 
 // leaveRequestHook notes what was decided on the request itself.

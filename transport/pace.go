@@ -20,11 +20,16 @@ const (
 	repeatEarned = 16 << 10
 )
 
-// leastWait is what is not worth waiting for, and leastRead what a link counts for
-// at least where bytes that are read count.
+// leastWait is what is not worth waiting for on a goroutine of one's own, and leastStand
+// what is not worth standing still for: a request is paused for that, which takes a
+// message and a turn. It stands still for leastRest longer than it must, so that many
+// links follow each other when it goes on. leastRead is what a link counts for at least
+// where bytes that are read count.
 const (
-	leastWait = 10 * time.Millisecond
-	leastRead = 4 << 10
+	leastWait  = 10 * time.Millisecond
+	leastStand = 100 * time.Millisecond
+	leastRest  = 400 * time.Millisecond
+	leastRead  = 4 << 10
 )
 
 // skipBurst is how many seconds' worth of skipped blocks are read at once: a client
@@ -103,40 +108,61 @@ func (p *pace) spendRepeat(by peer.ID) bool {
 	return true
 }
 
-// skip counts a block of s that was read and is left out, and waits for its turn
-// like repeat. What the peer was sent before it may skip at full speed: for anybody
-// else a skip is reading that nobody pays for.
-func (p *pace) skip(s *served, size uint64, quit <-chan struct{}) {
-	n := int(p.spend(s.peer, max(size, leastRead)))
+// skip counts a block that was read for a peer and is left out, and returns how long
+// the request is to stand still for that. What the peer was sent before it may skip at
+// full speed: for anybody else a skip is reading that nobody pays for.
+func (p *pace) skip(by peer.ID, size uint64) time.Duration {
+	n := int(p.spend(by, max(size, leastRead)))
 	if n == 0 {
-		return
+		return 0
 	}
-	own := p.skips.of(s.peer)
-	wait := max(own.ReserveN(time.Now(), min(n, own.Burst())).Delay(), p.skipTotal.ReserveN(time.Now(), min(n, p.skipTotal.Burst())).Delay())
-	rest(wait, s, quit)
+	own := p.skips.of(by)
+	return rest(own.ReserveN(time.Now(), min(n, own.Burst())), p.skipTotal.ReserveN(time.Now(), min(n, p.skipTotal.Burst())))
 }
 
-// repeat counts a repetition of s and waits for its turn, until s ends or quit
-// is closed. It runs on the worker that serves s.
-func (p *pace) repeat(s *served, quit <-chan struct{}) {
-	if p.spendRepeat(s.peer) {
-		return
+// repeat counts a repetition, and returns how long the request is to stand still.
+func (p *pace) repeat(by peer.ID) time.Duration {
+	if p.spendRepeat(by) {
+		return 0
 	}
-	rest(max(p.peers.of(s.peer).Reserve().Delay(), p.total.Reserve().Delay()), s, quit)
+	return rest(p.peers.of(by).Reserve(), p.total.Reserve())
 }
 
-// rest waits, until s ends or quit is closed, if that is worth it.
-func rest(wait time.Duration, s *served, quit <-chan struct{}) {
-	if wait < leastWait {
+// rest is how long a request stands still until both turns have come.
+func rest(own, all *rate.Reservation) time.Duration {
+	wait := max(own.Delay(), all.Delay())
+	if wait < leastStand {
+		return 0
+	}
+	return wait + leastRest
+}
+
+// standStill pauses s behind the block at hand for a while. It does not wait: what does
+// holds one of graphsync's workers, of which there are not so many.
+func (s *served) standStill(d time.Duration) {
+	s.mu.Lock()
+	s.rest = d
+	s.mu.Unlock()
+}
+
+// rouse lets s go on when it has stood still for as long as it is to.
+func (e *Exchange) rouse(s *served) {
+	s.mu.Lock()
+	d := s.rest
+	s.rest = 0
+	s.mu.Unlock()
+	if d == 0 {
 		return
 	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-s.done:
-	case <-quit:
-	}
+	e.spawn(func() {
+		pause(e.ctx, s.done, d)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.resting {
+			s.resting = false
+			e.goOn(s)
+		}
+	})
 }
 
 // endless stops a request for good. It stands still for SettleTimeout, so that

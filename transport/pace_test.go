@@ -6,6 +6,7 @@ import (
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-graphsync"
+	gsmsg "github.com/ipfs/go-graphsync/message"
 )
 
 // TestSkipPace: what a peer that was never sent anything leaves out is read at a
@@ -13,24 +14,25 @@ import (
 func TestSkipPace(t *testing.T) {
 	const rate = 1 << 20
 	p := newPace(rate)
-	s := &served{peer: "stranger", done: make(chan struct{})}
-	quit := make(chan struct{})
-	close(quit)
-	skip := func(n int) {
+	skip := func(n int) (wait time.Duration) {
 		for range n {
-			p.skip(s, 1<<20, quit)
+			wait = p.skip("stranger", 1<<20)
 		}
+		return wait
 	}
-	own := p.skips.of(s.peer)
-	if skip(skipBurst + 4); own.Tokens() > -3*rate {
-		t.Errorf("%.0f tokens are left", own.Tokens())
+	own := p.skips.of("stranger")
+	if wait := skip(skipBurst); wait != 0 {
+		t.Errorf("stands still for %s at once", wait)
+	}
+	if wait := skip(4); own.Tokens() > -3*rate || wait < 3*time.Second || wait > 4*time.Second+leastRest {
+		t.Errorf("stands still for %s, %.0f tokens are left", wait, own.Tokens())
 	}
 	before := own.Tokens()
-	p.send(s.peer, 4<<20)
-	if skip(4 * skipEarned); own.Tokens() < before {
+	p.send("stranger", 4<<20)
+	if wait := skip(4 * skipEarned); own.Tokens() < before || wait != 0 {
 		t.Errorf("what was sent before is paced: %.0f tokens, then %.0f", before, own.Tokens())
 	}
-	if skip(1); own.Tokens() > before {
+	if wait := skip(1); own.Tokens() > before || wait == 0 {
 		t.Error("more than was sent is not paced")
 	}
 }
@@ -38,44 +40,76 @@ func TestSkipPace(t *testing.T) {
 // TestRepeatPace: the same for links to blocks that were passed.
 func TestRepeatPace(t *testing.T) {
 	p := newPace(1 << 20)
-	s := &served{peer: "stranger", done: make(chan struct{})}
-	quit := make(chan struct{})
-	close(quit)
-	p.send(s.peer, 3*repeatEarned)
+	p.send("stranger", 3*repeatEarned)
 	for range 3 {
-		p.repeat(s, quit)
+		p.repeat("stranger")
 	}
 	if got := p.total.Tokens(); got < totalBurst {
 		t.Errorf("what is earned takes %.0f tokens", totalBurst-got)
 	}
+	var wait time.Duration
 	for range repeatBurst + totalRepeats {
-		p.repeat(s, quit)
+		wait = p.repeat("stranger")
 	}
-	if got := p.peers.of(s.peer).Tokens(); got > 0 {
-		t.Errorf("%.0f tokens are left", got)
+	if got := p.peers.of("stranger").Tokens(); got > 0 || wait < time.Second {
+		t.Errorf("%.0f tokens are left, and it stands still for %s", got, wait)
 	}
+}
+
+// skipper is a node that reads what is left out slowly, a DAG on it, and a client
+// that leaves all of it out.
+func skipper(t *testing.T, skipRate uint64) (*Node, dag, *attacker) {
+	t.Helper()
+	n := newTestNode(t, nodeHost(t), func(c *Config) { c.Guard.SkipRate, c.MaxInProgress, c.Guard.MaxWaiting = skipRate, 2, 2 })
+	store := newMemStore()
+	serveFrom(t, n.Transfers(), &validator{pull: func(datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
+		return datatransfer.ValidationResult{Accepted: true}, nil
+	}}, store)
+	return n, buildDAG(t, store, 34, 40, 10_000, nil), newAttacker(t, n.cfg.Host)
+}
+
+func (a *attacker) skipAll(t *testing.T, n *Node, d dag, id datatransfer.TransferID) gsmsg.GraphSyncRequest {
+	t.Helper()
+	return newRequest(d.root, wholeDAG(), pull(t, id, false, d.root, wholeDAG()), dedup(n, a, id), skipFirst(1000))
 }
 
 // TestSkipHook: the block hook paces what is left out.
 func TestSkipHook(t *testing.T) {
 	ctx := within(t, 30*time.Second)
-	n := newTestNode(t, nodeHost(t), func(c *Config) { c.Guard.SkipRate = 1 << 10 })
-	store := newMemStore()
-	serveFrom(t, n.Transfers(), &validator{pull: func(datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
-		return datatransfer.ValidationResult{Accepted: true}, nil
-	}}, store)
-	d := buildDAG(t, store, 34, 40, 10_000, nil)
-	all := wholeDAG()
-	a := newAttacker(t, n.cfg.Host)
-	r := newRequest(d.root, all, pull(t, 1, false, d.root, all), dedup(n, a, 1), skipFirst(1000))
+	n, d, a := skipper(t, 1<<10)
+	r := a.skipAll(t, n, d, 1)
 	a.send(t, ctx, r)
+	if s, _ := a.outcomeOrPause(ctx, r.ID()); s != graphsync.RequestPaused || n.Meter.pace.skips.of(a.host.ID()).Tokens() > -1 {
+		t.Errorf("the links that are left out are not paced: status %v", s)
+	}
+}
+
+// TestSkipWaitsAside: requests that wait for what is left out hold nobody else up,
+// and go on when it is their turn.
+func TestSkipWaitsAside(t *testing.T) {
+	ctx := within(t, 30*time.Second)
+	n, d, a := skipper(t, 16<<10) // 256 KiB at once
+	var asked []gsmsg.GraphSyncRequest
+	for id := range datatransfer.TransferID(3) { // more than there are workers
+		asked = append(asked, a.skipAll(t, n, d, id+1))
+	}
+	a.send(t, ctx, asked...)
 	for n.Meter.pace.skips.of(a.host.ID()).Tokens() > -1 {
 		if ctx.Err() != nil {
 			t.Fatal("the links that are left out are not paced")
 		}
 		pause(ctx, nil, time.Millisecond)
 	}
-	if s, _ := a.outcome(within(t, 200*time.Millisecond), r.ID()); s == graphsync.RequestCompletedFull {
-		t.Error("it is through already")
+	b := newAttacker(t, n.cfg.Host)
+	other := newRequest(d.root, wholeDAG(), pull(t, 1, false, d.root, wholeDAG()))
+	b.send(t, ctx, other)
+	if s, got := b.outcome(within(t, 5*time.Second), other.ID()); s != graphsync.RequestCompletedFull || got != d.size {
+		t.Errorf("another peer: status %v, %d of %d bytes", s, got, d.size)
+	}
+	n.Meter.pace.send(a.host.ID(), 1<<30) // it has paid
+	for _, r := range asked {
+		if s, _ := a.outcome(ctx, r.ID()); s != graphsync.RequestCompletedFull {
+			t.Errorf("in the end its status is %v", s)
+		}
 	}
 }

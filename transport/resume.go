@@ -79,12 +79,18 @@ func (e *Exchange) Hold(chid datatransfer.ChannelID, link int64) {
 		s.mu.Lock()
 		if s.held && !s.endless {
 			s.held = false
-			if !s.paused { // or data-transfer resumes it
-				s.paused = true
-				e.wake(s)
-			}
+			e.goOn(s)
 		}
 		s.mu.Unlock()
+	}
+}
+
+// goOn resumes what no longer stands still for one reason, if there is no other: what
+// data-transfer has paused it resumes. It is called with s.mu held.
+func (e *Exchange) goOn(s *served) {
+	if !s.held && !s.resting && !s.paused {
+		s.paused = true
+		e.wake(s)
 	}
 }
 
@@ -192,7 +198,7 @@ func (s *served) nextStep() (resumeStep, []graphsync.ExtensionData, bool) {
 	if s.hookEnd != nil {
 		return resumeStep{hook: s.hookEnd}, nil, true
 	}
-	step, ext := resumeStep{paused: s.paused && !s.held}, s.updates
+	step, ext := resumeStep{paused: s.paused && !s.held && !s.resting}, s.updates
 	s.paused, s.wanted, s.updates = false, false, nil
 	return step, ext, true
 }
