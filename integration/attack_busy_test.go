@@ -8,6 +8,7 @@ import (
 	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-graphsync"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/voucher"
@@ -160,6 +161,27 @@ func TestBusyParked(t *testing.T) {
 	whole, spent, owed := shopAsk.Terms().Cost(voucher.Bytes(s.dealSize)), b.spent(t), shopAsk.Terms().Cost(shopCredit)
 	if last.ID == id || uint64(received) != s.dealSize || whole.Less(spent) || spent.Less(whole.Sub(owed)) || first.FundsReceived.IsZero() {
 		t.Errorf("%d of %d bytes for %s of %s, the last in deal %d; the first: %+v", received, s.dealSize, spent, whole, last.ID, first)
+	}
+}
+
+// TestBusyHolder: a client that comes back to many deals of which it holds everything
+// is not taken for one whose deals come to nothing; it, and others, may begin more.
+func TestBusyHolder(t *testing.T) {
+	s := newShop(t)
+	ctx := within(t, time.Minute)
+	sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL)
+	r := newRaider(t, sel.host)
+	for id := range voucher.DealID(200) {
+		q := gsRequest(s.deal, pullMessage(t, id+1, false, s.deal), skipFirst(1<<20))
+		r.send(ctx, q)
+		if got := r.answered(ctx, q.ID()); got != graphsync.RequestCompletedFull {
+			t.Fatalf("deal %d: %v", id+1, got)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.total != 0 {
+		t.Errorf("%d bytes came", r.total)
 	}
 }
 

@@ -119,7 +119,7 @@ func (d *providerDeal) run(ctx context.Context) {
 // leave takes the deal out of the provider's maps. One that came to something makes
 // no difference to what its client may begin.
 func (d *providerDeal) leave() {
-	if a := d.deal.Account; !a.Paid.IsZero() || a.Terms.Free() && a.Moved != 0 {
+	if cameToSomething(d.deal.Account) {
 		d.p.begun.giveBack(d.key.From)
 	}
 	d.p.mu.Lock()

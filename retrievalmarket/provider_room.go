@@ -188,6 +188,33 @@ func (d *providerDeal) makeRoom() {
 	}
 }
 
+// cameToSomething reports whether a deal that has ended with a makes no difference to
+// how many its client may begin. It has paid for at least half of what it was sent, or
+// was sent it for free, or came to its end with nothing to send and nothing to pay: its
+// client held everything, and was lent nothing. What it was read is paced elsewhere.
+func cameToSomething(a revalidator.Account) bool {
+	switch {
+	case a.Moved == 0:
+		return a.Ended && a.Due().IsZero()
+	case a.Terms.Free():
+		return true
+	}
+	return !a.Paid.Less(a.Terms.Cost(a.Moved).Sub(a.Paid))
+}
+
+// tally looks at a deal again that ended by its client's word: what was sent to it
+// since, within its limit, may have made it one that came to nothing.
+func (d *providerDeal) tally() {
+	d.mu.Lock()
+	before := d.view.account
+	d.measure(&d.view)
+	after := d.view.account
+	d.mu.Unlock()
+	if cameToSomething(before) && !cameToSomething(after) {
+		d.p.begun.owe(d.key.From)
+	}
+}
+
 // origin is the network that a peer is in, as far as its address tells: what one
 // subscriber can have for nothing.
 func origin(n network.Network, p peer.ID) string {

@@ -174,6 +174,9 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 		event = ProviderEventError
 	}
 	d.publish(event)
+	if d.deal.Phase == Completed && !d.sentAll {
+		d.closeLater(ctx, chid)
+	}
 	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
 		return
 	}
@@ -200,22 +203,27 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 
 // letGo lets the channel of a completed deal complete. One that has more to
 // send keeps its limit: that the client wants no more is only its word. It
-// completes within that limit if it was about to, and is closed if it was not.
+// completes within that limit if it was about to, and is closed later if it was not.
 func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, reply *voucher.DealResponse) error {
 	if d.sentAll {
 		return d.update(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
 	}
 	last := d.grant()
 	last.Verdict.Settle = false
-	err := d.update(ctx, chid, last, reply)
+	return d.update(ctx, chid, last, reply)
+}
+
+// closeLater ends a channel that had more to send when its client said that it wants no
+// more, and looks at what that was sent meanwhile.
+func (d *providerDeal) closeLater(ctx context.Context, chid datatransfer.ChannelID) {
 	d.p.done.Go(func() {
 		select {
 		case <-time.After(closeAfter):
 		case <-ctx.Done():
 		}
 		d.closeChannel(ctx, chid)
+		d.tally()
 	})
-	return err
 }
 
 // reject ends the channel with a reason.

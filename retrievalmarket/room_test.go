@@ -97,3 +97,50 @@ func TestMakeRoomUnheard(t *testing.T) {
 		t.Error("there is room, and the deal keeps its place")
 	}
 }
+
+// TestCameToNothing: which deals count against what their client may begin, when they
+// end, and when it has turned out what was sent behind the client's word that it wants
+// no more.
+func TestCameToNothing(t *testing.T) {
+	terms := voucher.Terms{Price: 3, Interval: 1000}
+	for name, c := range map[string]struct {
+		terms voucher.Terms
+		moved voucher.Bytes
+		paid  uint64
+		ended bool
+		then  voucher.Bytes // what had moved when the channel was closed
+		came  bool          // to something, at the end of the deal
+		stays bool          // and after that
+	}{
+		"held everything":             {terms: terms, ended: true, came: true, stays: true},
+		"wanted nothing, took it":     {terms: terms, ended: true, then: 1000, came: true},
+		"ended before its end":        {terms: terms},
+		"paid nothing":                {terms: terms, moved: 1000, then: 1000},
+		"paid an attoFIL":             {terms: terms, moved: 1000, paid: 1, then: 1000},
+		"paid an attoFIL for nothing": {terms: terms, paid: 1},
+		"paid everything":             {terms: terms, moved: 1500, paid: 4500, ended: true, then: 1500, came: true, stays: true},
+		"paid, and took an interval":  {terms: terms, moved: 1000, paid: 3000, ended: true, then: 2000, came: true, stays: true},
+		"paid a root, took more":      {terms: terms, moved: 10, paid: 30, ended: true, then: 1000, came: true},
+		"owes an interval of many":    {terms: terms, moved: 9000, paid: 24000, then: 9000, came: true, stays: true},
+		"owes more than it paid":      {terms: terms, moved: 9000, paid: 13499, then: 9000},
+		"free":                        {moved: 10, then: 10, came: true, stays: true},
+		"free, held everything":       {ended: true, came: true, stays: true},
+		"free, and never sent":        {},
+	} {
+		a := revalidator.Account{Terms: c.terms, Moved: c.moved, Paid: voucher.Atto(c.paid), Ended: c.ended}
+		p := &Provider{begun: newThrottle(1e-9, 1)}
+		p.streams = newProviderStreams(p)
+		d := &providerDeal{p: p, key: ProviderDealID{"client", 1}, gone: make(chan struct{}), deal: Deal{Phase: Completed, Account: a}}
+		d.view.account = a
+		p.streams.sales[d.view.chid] = &sale{progress: Progress{Begun: true, Reached: uint64(c.then), Links: 1}}
+		p.begun.take("client")
+		d.leave()
+		if got := p.begun.of("client").Tokens() > 0.5; got != c.came {
+			t.Errorf("%s: it may begin another: %v", name, got)
+		}
+		d.tally()
+		if got := p.begun.of("client").Tokens() > 0.5; got != c.stays {
+			t.Errorf("%s: it may begin another after all: %v", name, got)
+		}
+	}
+}

@@ -35,6 +35,9 @@ func (t *throttle) take(p peer.ID) bool { return t.of(p).Allow() }
 // giveBack undoes take.
 func (t *throttle) giveBack(p peer.ID) { t.of(p).AllowN(time.Now(), -1) }
 
+// owe takes a turn that p was given back, also if it has none left.
+func (t *throttle) owe(p peer.ID) { t.of(p).Reserve() }
+
 // of returns the limit of p. When too many are kept those at rest are dropped, and
 // all if there is none.
 func (t *throttle) of(p peer.ID) *rate.Limiter {
