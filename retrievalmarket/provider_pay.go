@@ -58,6 +58,13 @@ func (d *providerDeal) takeFrame(ctx context.Context, f payFrame) ackFrame {
 	return ack
 }
 
+// paid is what the deal has been paid, for others than its goroutine.
+func (d *providerDeal) paid() voucher.Amount {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.view.account.Paid
+}
+
 // takeVoucher books a payment that came as a data-transfer voucher.
 func (d *providerDeal) takeVoucher(ctx context.Context, v datatransfer.TypedVoucher) error {
 	form, _ := voucher.FormOf(string(v.Type))

@@ -75,7 +75,7 @@ func (x *sale) begin(g validation.Grant, reply voucher.DealResponse) {
 // run carries the deal until the last word is said or the stream is lost.
 func (x *sale) run(ctx context.Context) {
 	var reading sync.WaitGroup
-	reading.Go(x.payments)
+	reading.Go(func() { x.payments(ctx) })
 	err := x.sell(ctx)
 	if err == nil {
 		x.end()
@@ -114,9 +114,16 @@ func (x *sale) post(n channelNote) bool {
 	return x.d.inbox.post(n)
 }
 
-// payments passes what the client pays on to the deal.
-func (x *sale) payments() {
-	for {
+// payments passes what the client pays on to the deal. Payments that bring nothing wait
+// for their client's turn: each is verified, and answered.
+func (x *sale) payments(ctx context.Context) {
+	for paid := (voucher.Amount{}); ; {
+		if now := x.d.paid(); paid.Less(now) {
+			paid = now
+		} else if err := x.c.p.idle.wait(ctx, x.d.key.From); err != nil {
+			x.lost(err)
+			return
+		}
 		if err := x.m.SetReadDeadline(time.Now().Add(x.c.p.cfg.IdleTimeout + streamIO)); err != nil {
 			x.lost(err)
 			return
