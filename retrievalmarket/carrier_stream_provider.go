@@ -19,7 +19,8 @@ import (
 
 // repeatRate and repeatBurst bound the links per second to blocks that were
 // passed before, and skipRate and skipBurst the bytes per second of blocks that are
-// left out. Each is read and walked, and nobody pays for it.
+// left out, for all clients; for one it is half of that. Each is read and walked, and
+// nobody pays for it.
 const (
 	repeatRate  = 8 << 10
 	repeatBurst = 64 << 10
@@ -31,8 +32,8 @@ const (
 type providerStreams struct {
 	p       *Provider
 	done    sync.WaitGroup // streams that are served
-	repeats *rate.Limiter  // of links for which nobody pays, all streams together
-	skips   *rate.Limiter  // of bytes for which nobody pays
+	repeats *shared        // of links for which nobody pays
+	skips   *shared        // of bytes for which nobody pays
 
 	mu     sync.Mutex
 	ids    streamIDs                        // guarded by mu
@@ -42,7 +43,26 @@ type providerStreams struct {
 }
 
 func newProviderStreams(p *Provider) *providerStreams {
-	return &providerStreams{p: p, repeats: rate.NewLimiter(repeatRate, repeatBurst), skips: rate.NewLimiter(skipRate, skipBurst), sales: make(map[datatransfer.ChannelID]*sale), from: make(map[peer.ID]int)}
+	return &providerStreams{p: p, repeats: newShared(repeatRate, repeatBurst), skips: newShared(skipRate, skipBurst), sales: make(map[datatransfer.ChannelID]*sale), from: make(map[peer.ID]int)}
+}
+
+// shared is a rate for all peers, of which none has more than half.
+type shared struct {
+	peers *throttle
+	total *rate.Limiter
+}
+
+func newShared(r rate.Limit, burst int) *shared {
+	return &shared{newThrottle(r/2, burst/2), rate.NewLimiter(r, burst)}
+}
+
+// wait returns when it is p's turn for n, at most half of the burst, or with ctx. Its
+// own turn comes first, so that it does not hold the others'.
+func (s *shared) wait(ctx context.Context, p peer.ID, n int) error {
+	if err := s.peers.of(p).WaitN(ctx, n); err != nil {
+		return err
+	}
+	return s.total.WaitN(ctx, n)
 }
 
 func (c *providerStreams) sale(chid datatransfer.ChannelID) *sale {

@@ -216,7 +216,7 @@ func (x *sale) feed(ctx context.Context, c cid.Cid) ([]byte, error) {
 		x.progress.Skipped += uint64(len(data))
 		x.progress.Links = x.links
 		x.mu.Unlock()
-		return data, x.c.skips.WaitN(ctx, len(data))
+		return data, x.c.skips.wait(ctx, x.d.key.From, len(data))
 	}
 	x.batch, x.held = append(x.batch, voucher.BlockOf(c, data)), x.held+len(data)
 	x.sent = x.sent.Add(voucher.Bytes(len(data)))
@@ -239,7 +239,7 @@ func (x *sale) again(ctx context.Context, c cid.Cid, size int) error {
 	}
 	cfg := x.c.p.cfg
 	if x.repeats <= cfg.MaxRepeats && x.repeated <= cfg.ResendAllowance.Add(x.sent.Sub(x.repeated)) {
-		return x.c.repeats.Wait(ctx)
+		return x.c.repeats.wait(ctx, x.d.key.From, 1)
 	}
 	x.mu.Lock()
 	x.progress.Repeats, x.progress.Endless = x.repeats, true

@@ -54,3 +54,30 @@ func TestThrottle(t *testing.T) {
 		}
 	})
 }
+
+// TestShared: many streams of one peer that wait do not make another peer wait with
+// them.
+func TestShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShared(1000, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		for range 64 {
+			go func() {
+				for s.wait(ctx, "crowd", 1) == nil {
+				}
+			}()
+		}
+		time.Sleep(time.Second)
+		begun := time.Now()
+		for range 100 {
+			if err := s.wait(ctx, "one", 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(begun); took > 300*time.Millisecond { // at 500 a second, and now and then behind one of the crowd
+			t.Errorf("100 took %s", took)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
