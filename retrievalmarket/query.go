@@ -24,7 +24,7 @@ const (
 	queryTimeout = 30 * time.Second
 	// quoteTimeout bounds the walk behind an exact quote.
 	quoteTimeout = 10 * time.Second
-	// quotesAtOnce bounds how many walks run side by side.
+	// quotesAtOnce bounds how many walks run side by side, of which one peer has one.
 	quotesAtOnce = 2
 	// quotesKept bounds the quotes that are remembered.
 	quotesKept = 4096
@@ -108,19 +108,19 @@ func (p *Provider) Answer(ctx context.Context, from peer.ID, q Query) QueryRespo
 	if p.cfg.CreditLine != nil && !ask.Terms().Free() {
 		resp.CreditLine = p.cfg.CreditLine()
 	}
-	p.quote(ctx, &resp, q, piece)
+	p.quote(ctx, &resp, from, q, piece)
 	return resp
 }
 
 // quote fills in the size of the selection.
-func (p *Provider) quote(ctx context.Context, resp *QueryResponse, q Query, piece Piece) {
+func (p *Provider) quote(ctx context.Context, resp *QueryResponse, from peer.ID, q Query, piece Piece) {
 	sel := q.QueryParams.Selector
 	if err := selectors.Check(sel, p.cfg.Limits); err != nil {
 		no := voucher.QueryItemUnavailable
 		resp.SelectorFound, resp.Message = &no, err.Error()
 		return
 	}
-	count, err := p.quotes.measure(ctx, piece, q.PayloadCID, sel)
+	count, err := p.quotes.measure(ctx, from, piece, q.PayloadCID, sel)
 	status := voucher.QueryItemAvailable
 	switch {
 	case err != nil:
@@ -144,13 +144,20 @@ type quoter struct {
 
 	mu    sync.Mutex
 	known map[string]selectors.Count // guarded by mu
+	turns map[peer.ID]*quoteTurn     // guarded by mu; of peers that wait for a walk
+}
+
+// quoteTurn is what one peer's quotes wait for.
+type quoteTurn struct {
+	slot  chan struct{} // capacity 1
+	users int           // guarded by quoter.mu
 }
 
 func newQuoter(pieces Pieces, maxLinks uint64) *quoter {
-	return &quoter{pieces: pieces, maxLinks: maxLinks, slots: make(chan struct{}, quotesAtOnce), known: make(map[string]selectors.Count)}
+	return &quoter{pieces: pieces, maxLinks: maxLinks, slots: make(chan struct{}, quotesAtOnce), known: make(map[string]selectors.Count), turns: make(map[peer.ID]*quoteTurn)}
 }
 
-func (q *quoter) measure(ctx context.Context, piece Piece, root cid.Cid, sel datamodel.Node) (selectors.Count, error) {
+func (q *quoter) measure(ctx context.Context, from peer.ID, piece Piece, root cid.Cid, sel datamodel.Node) (selectors.Count, error) {
 	canon, err := selectors.Canonical(sel)
 	if err != nil {
 		return selectors.Count{}, err
@@ -164,12 +171,11 @@ func (q *quoter) measure(ctx context.Context, piece Piece, root cid.Cid, sel dat
 	}
 	ctx, cancel := context.WithTimeout(ctx, quoteTimeout)
 	defer cancel()
-	select {
-	case q.slots <- struct{}{}:
-		defer func() { <-q.slots }()
-	case <-ctx.Done():
-		return selectors.Count{}, ctx.Err()
+	done, err := q.turn(ctx, from)
+	if err != nil {
+		return selectors.Count{}, err
 	}
+	defer done()
 	ls := withUnixFS(q.pieces.LinkSystem(piece.ID))
 	count, err = selectors.MeasureWith(ctx, ls, root, sel, q.maxLinks, selectors.Sizer(q.pieces.BlockSize))
 	if err != nil {
@@ -182,6 +188,40 @@ func (q *quoter) measure(ctx context.Context, piece Piece, root cid.Cid, sel dat
 	}
 	q.known[key] = count
 	return count, nil
+}
+
+// turn waits until one more walk may run for a peer: its own turn first, since it must
+// not hold the others'. done is to be called when the walk is over.
+func (q *quoter) turn(ctx context.Context, from peer.ID) (done func(), err error) {
+	q.mu.Lock()
+	t := q.turns[from]
+	if t == nil {
+		t = &quoteTurn{slot: make(chan struct{}, 1)}
+		q.turns[from] = t
+	}
+	t.users++
+	q.mu.Unlock()
+	var taken []chan struct{}
+	done = func() {
+		for _, slot := range taken {
+			<-slot
+		}
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(q.turns, from)
+		}
+	}
+	for _, slot := range []chan struct{}{t.slot, q.slots} {
+		select {
+		case slot <- struct{}{}:
+			taken = append(taken, slot)
+		case <-ctx.Done():
+			done()
+			return nil, ctx.Err()
+		}
+	}
+	return done, nil
 }
 
 // askPeer asks a provider over the newest query protocol that it speaks.
