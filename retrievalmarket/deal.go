@@ -104,6 +104,12 @@ func (d Deal) verdict() revalidator.Verdict {
 	return v
 }
 
+// further reports whether more may be sent than in an earlier state of d, or nothing is
+// left to do. A payment that does neither is too small to be worth its signature.
+func (d Deal) further(than Deal) bool {
+	return than.verdict().Limit < d.verdict().Limit || d.Phase == Completed && than.Phase != Completed
+}
+
 // status derives the word that the wire and people know. The rows are tried in
 // order:
 //

@@ -19,12 +19,11 @@ type payDesk struct {
 	p    *Provider
 	s    network.Stream
 	from peer.ID
-	last ackFrame
-	news bool // the last answer had something new to it
+	news bool // the last frame took its deal further
 }
 
 // servePayments answers one payment stream, frame by frame, in order. A stream, and
-// each frame on it that brings nothing, waits for its peer's turn.
+// each frame behind one that took no deal further, waits for its peer's turn.
 func (p *Provider) servePayments(s network.Stream) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -57,7 +56,7 @@ func (p *Provider) servePayments(s network.Stream) {
 	}
 }
 
-// turn waits for the peer's turn unless its last frame brought something.
+// turn waits for the peer's turn unless its last frame took its deal further.
 func (k *payDesk) turn(ctx context.Context) error {
 	if k.news {
 		return nil
@@ -150,8 +149,7 @@ func (k *payDesk) answer(a asked) ackFrame {
 	} else {
 		ack = k.p.pay(ProviderDealID{k.from, a.frame.id}, a.frame)
 	}
-	k.news = ack.refused == 0 && (k.last.paid.Less(ack.paid) || ack.settled && !k.last.settled)
-	k.last = ack
+	k.news = ack.news
 	return ack
 }
 

@@ -43,6 +43,7 @@ type ackFrame struct {
 	settled bool // the deal is completed; nothing is owed
 	message string
 	refused voucher.Refusal // 0 if the payment was taken
+	news    bool            // the deal is further than it was; not on the wire
 }
 
 func (f payFrame) node() (datamodel.Node, error) {

@@ -31,7 +31,7 @@ type unsealNote struct{ err error }
 // takeFrame books a payment of the stream and returns the account after it.
 // done says that the client wants no more: what has moved is then all there is.
 func (d *providerDeal) takeFrame(ctx context.Context, f payFrame) ackFrame {
-	ack := ackFrame{id: d.key.ID}
+	ack, before := ackFrame{id: d.key.ID}, d.deal
 	if f.payment != nil {
 		if err := d.takePayment(ctx, *f.payment); err != nil {
 			d.p.log.Warn("payment refused", "peer", d.key.From, "id", d.key.ID, "err", err)
@@ -55,14 +55,15 @@ func (d *providerDeal) takeFrame(ctx context.Context, f payFrame) ackFrame {
 		}
 	}
 	ack.paid, ack.limit, ack.settled = d.deal.Account.Paid, d.deal.verdict().Limit, d.deal.Phase == Completed
+	ack.news = d.deal.further(before)
 	return ack
 }
 
-// paid is what the deal has been paid, for others than its goroutine.
-func (d *providerDeal) paid() voucher.Amount {
+// limit is how far what the deal has been paid goes, for others than its goroutine.
+func (d *providerDeal) limit() voucher.Bytes {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.view.account.Paid
+	return d.view.account.Limit()
 }
 
 // takeVoucher books a payment that came as a data-transfer voucher.

@@ -114,12 +114,12 @@ func (x *sale) post(n channelNote) bool {
 	return x.d.inbox.post(n)
 }
 
-// payments passes what the client pays on to the deal. Payments that bring nothing wait
-// for their client's turn: each is verified, and answered.
+// payments passes what the client pays on to the deal. A payment behind one by which no
+// more may be sent waits for its client's turn: each is verified, and answered.
 func (x *sale) payments(ctx context.Context) {
-	for paid := (voucher.Amount{}); ; {
-		if now := x.d.paid(); paid.Less(now) {
-			paid = now
+	for limit := voucher.Bytes(0); ; {
+		if now := x.d.limit(); limit < now {
+			limit = now
 		} else if err := x.c.p.idle.wait(ctx, x.d.key.From); err != nil {
 			x.lost(err)
 			return
