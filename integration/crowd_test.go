@@ -110,6 +110,9 @@ func TestCrowd(t *testing.T) {
 		}
 	}
 	<-all
+	for _, b := range c.clients {
+		must(t, b.Client.Close()) // after the last words
+	}
 	c.stop(seller)
 	c.settled()
 }

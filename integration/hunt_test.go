@@ -97,6 +97,9 @@ func TestStallHunt(t *testing.T) {
 		})
 	}
 	workers.Wait()
+	for _, b := range h.buyers {
+		must(t, b.Client.Close()) // after the last words
+	}
 	h.settled()
 	h.report()
 }

@@ -26,6 +26,7 @@ func TestSaleStrict(t *testing.T) {
 			if got.Payments < 16 {
 				t.Errorf("%d payments in %d intervals", got.Payments, size>>20)
 			}
+			must(t, b.Client.Close()) // after the last words
 			sold, err := s.Deals(t.Context(), 1)
 			must(t, err)
 			if len(sold) == 0 || sold[0].FundsReceived != got.FundsSpent || sold[0].TotalSent != got.TotalReceived || sold[0].Status != voucher.DealStatusCompleted {

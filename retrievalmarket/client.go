@@ -96,6 +96,7 @@ type Client struct {
 	transfers clientCarrier // nil without Transfers
 	streams   *clientStreams
 	done      sync.WaitGroup
+	closing   sync.Once
 
 	mu     sync.Mutex
 	lastID DealID                                 // guarded by mu
@@ -139,8 +140,13 @@ func NewClient(ctx context.Context, cfg ClientConfig) (*Client, error) {
 
 // Close pauses every deal and waits for their goroutines. What arrived is on
 // disk; the same Retrieve goes on from there. Deals of which only the last words
-// are missing have some seconds for them.
+// are missing have some seconds for them. It may be called again.
 func (c *Client) Close() error {
+	c.closing.Do(c.close)
+	return nil
+}
+
+func (c *Client) close() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
@@ -153,7 +159,6 @@ func (c *Client) Close() error {
 	}
 	c.cfg.Host.Network().StopNotify(c.watch)
 	c.hub.close()
-	return nil
 }
 
 // FindProviders asks the Resolver.
