@@ -17,13 +17,14 @@ import (
 // TestBusy: over either limit of deals, of all and of one client, a client is told
 // so in words, on the wire and by its own node, and gets in when there is room.
 func TestBusy(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	for name, limit := range map[string]sellerOption{
 		"of all":        func(c *market.ProviderConfig) { c.MaxDeals = 1 },
 		"of one client": func(c *market.ProviderConfig) { c.MaxDealsPerPeer = 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
+			ctx := within(t, longest)
 			sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, limit)
 			c := newCrook(ctx, t, sel, s, 7)
 			refused := c.refusals(t)
@@ -64,7 +65,7 @@ func (f *freeloader) refusals(t *testing.T) <-chan voucher.Refusal {
 // has got nothing.
 func turnedAway(ctx context.Context, t *testing.T, sel *seller, s *shop) {
 	t.Helper()
-	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.Patience, c.StallTimeout = time.Second, time.Second })
+	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.Patience, c.StallTimeout = 4*time.Second, time.Second })
 	defer b.stop()
 	got, err := b.Get(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: sel.addr()}, Root: s.deal, Budget: voucher.OneFIL})
 	if !errors.Is(err, market.ErrSuspended) || !errors.Is(err, voucher.RefusedBusy) || got.TotalReceived != 0 || !got.FundsSpent.IsZero() {
@@ -78,6 +79,7 @@ func turnedAway(ctx context.Context, t *testing.T, sel *seller, s *shop) {
 // one that was paid for; a client that thinks about its first payment for a while buys
 // all the same.
 func TestBusyUnpaid(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
 	for name, c := range map[string]struct {
 		deals int           // of crooks, that pay nothing
@@ -92,7 +94,7 @@ func TestBusyUnpaid(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx := within(t, time.Minute)
+			ctx := within(t, longest)
 			sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, func(p *market.ProviderConfig) {
 				p.MaxDeals, p.UnpaidFor = c.deals+1, c.after
 			})
@@ -232,8 +234,9 @@ func (s *stuck) UpdateValidationStatus(ctx context.Context, chid datatransfer.Ch
 // TestBusyTelling: a payment is answered at once also while the client does not
 // take what it is told of the one before. When it does, it gets what it paid for.
 func TestBusyTelling(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	slow := &stuck{in: make(chan struct{}, 1), free: make(chan struct{})}
 	sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, func(c *market.ProviderConfig) {
 		slow.Transfers, c.Transfers = c.Transfers, slow

@@ -340,10 +340,24 @@ var rogueries = map[string]struct {
 // TestAttackProviders: whatever a provider does, its client signs for no more
 // than it has verified and what it may risk, and ends with a reason in time.
 func TestAttackProviders(t *testing.T) {
+	t.Parallel()
+	attackedByProviders(t, false)
+}
+
+// TestAttackMemory: nor does it take more memory than the client has for it. This is
+// seen in the heap of the process, so nothing else runs.
+func TestAttackMemory(t *testing.T) { attackedByProviders(t, true) }
+
+// attackedByProviders runs the rogueries that need the process for themselves, or the
+// others.
+func attackedByProviders(t *testing.T, alone bool) {
 	shop := newShop(t)
 	for name, c := range rogueries {
+		if c.alone != alone {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
-			if !c.alone {
+			if !alone {
 				t.Parallel()
 			}
 			r := newRogue(t, shop, c.script)
@@ -372,10 +386,12 @@ func buyFrom(t *testing.T, r *rogue, atRisk voucher.Bytes, whole, alone bool) {
 	}
 	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.Patience, c.StallTimeout = patience, patience/3 })
 	defer b.stop()
-	before := heap()
-	most, stop := highest()
+	grown := func() uint64 { return 0 }
+	if alone {
+		grown = growth()
+	}
 	start := time.Now()
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	got, err := b.Get(ctx, market.Request{
 		Provider: market.RetrievalPeer{AddrInfo: peer.AddrInfo{ID: r.host.ID(), Addrs: r.host.Addrs()}, Address: r.key.Address()},
 		Root:     r.shop.deal, Ask: &shopAsk, Expected: voucher.Bytes(r.shop.dealSize), Budget: voucher.OneFIL, AtRisk: &atRisk,
@@ -396,23 +412,23 @@ func buyFrom(t *testing.T, r *rogue, atRisk voucher.Bytes, whole, alone bool) {
 	if took := time.Since(start); took > 8*patience {
 		t.Errorf("at risk %d: took %s", atRisk, took)
 	}
-	stop()
-	if alone && *most > before+64<<20 {
-		t.Errorf("at risk %d: the heap grew by %d MiB", atRisk, (*most-before)>>20)
+	if n := grown(); n > 64<<20 {
+		t.Errorf("at risk %d: the heap grew by %d MiB", atRisk, n>>20)
 	}
 }
 
-// highest looks at the heap until stop has returned; then most is the most that
-// was in use.
-func highest() (most *uint64, stop func()) {
-	most = new(uint64)
+// growth looks at the heap until grown is called, which says by how much more than
+// now was in use at most.
+func growth() (grown func() uint64) {
+	before := heap()
+	most := before
 	quit, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		tick := time.NewTicker(200 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			*most = max(*most, heap())
+			most = max(most, heap())
 			select {
 			case <-quit:
 				return
@@ -420,7 +436,11 @@ func highest() (most *uint64, stop func()) {
 			}
 		}
 	}()
-	return most, func() { close(quit); <-done }
+	return func() uint64 {
+		close(quit)
+		<-done
+		return most - before
+	}
 }
 
 func heap() uint64 {

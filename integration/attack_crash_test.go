@@ -47,6 +47,7 @@ var killers = map[string]func(t *testing.T, s *shop) gsmsg.GraphSyncRequest{
 // TestAttackKillers sends them. Each ends a plain provider; a seller takes all of
 // them and serves on.
 func TestAttackKillers(t *testing.T) {
+	t.Parallel()
 	for name := range killers {
 		t.Run("plain/"+name, func(t *testing.T) {
 			t.Parallel()
@@ -58,7 +59,7 @@ func TestAttackKillers(t *testing.T) {
 	}
 	t.Run("tollgraph", func(t *testing.T) {
 		s := newShop(t)
-		ctx := within(t, time.Minute)
+		ctx := within(t, longest)
 		sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL)
 		for name, k := range killers {
 			r := newRaider(t, sel.host)
@@ -151,8 +152,9 @@ func malformed(ctx context.Context, t *testing.T, r *raider, s *shop) {
 // TestAttackMalformed sends them, and takes an honest request or sale for the
 // sign of life.
 func TestAttackMalformed(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	t.Run("plain", func(t *testing.T) {
 		p := newPlain(t, s.links(), shopInterval)
 		malformed(ctx, t, newRaider(t, p.host), s)

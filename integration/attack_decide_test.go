@@ -71,7 +71,7 @@ const boundary = 5
 func TestRaceRaisedWhileDeciding(t *testing.T) {
 	s := newShop(t)
 	t.Run("plain", func(t *testing.T) {
-		ctx := within(t, 2*time.Minute)
+		ctx := within(t, longest)
 		for range 10 { // who is first after the write is the scheduler's to say
 			ds := newSlowStore()
 			p := newPlainOn(t, plainHost(t), ds, onLoad(s.links(), boundary, func() { ds.armed.Store(true) }), shopInterval, nil)
@@ -97,7 +97,7 @@ func TestRaceRaisedWhileDeciding(t *testing.T) {
 		t.Log("the plain stack stood it ten times, by luck")
 	})
 	t.Run("tollgraph", func(t *testing.T) {
-		ctx := within(t, time.Minute)
+		ctx := within(t, longest)
 		ds := newSlowStore()
 		on, _ := homemadeOver(t, plainHost(t), true, ds)
 		raised := &noticed{Manager: on.transfers, in: make(chan struct{}, 1)}

@@ -411,7 +411,7 @@ const childEnv = "TOLLGRAPH_ATTACK_CHILD"
 // returns there.
 func inChild(t *testing.T, test, arg string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(within(t, time.Minute), os.Args[0], "-test.run=^"+test+"$", "-test.v", "-test.timeout=50s")
+	cmd := exec.CommandContext(within(t, longest), os.Args[0], "-test.run=^"+test+"$", "-test.v", "-test.timeout=50s")
 	cmd.Env = append(os.Environ(), childEnv+"="+test+"/"+arg, "GOTRACEBACK=single")
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-graphsync"
 	gsimpl "github.com/ipfs/go-graphsync/impl"
@@ -51,12 +52,20 @@ func flood(ctx context.Context, r *raider, s *shop, n int) {
 // that anybody proposes, for good, and serves the honest behind all of it. A
 // seller has a limit for each peer and serves an honest client meanwhile.
 func TestAttackFlood(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest) // what a peer sends too fast is read at 500 requests a second
 	t.Run("plain", func(t *testing.T) {
 		const n = 100 // each takes so long that 10,000 would take minutes
 		p := newPlain(t, s.links(), 1)
 		r := newRaider(t, p.host)
+		changed := make(chan struct{}, 1)
+		t.Cleanup(p.manager.SubscribeToEvents(func(datatransfer.Event, datatransfer.ChannelState) {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}))
 		flood(ctx, r, s, n)
 		for {
 			all, err := p.manager.InProgressChannels(ctx)
@@ -64,6 +73,7 @@ func TestAttackFlood(t *testing.T) {
 			if len(all) == n {
 				return
 			}
+			wait(ctx, t, changed)
 		}
 	})
 	t.Run("tollgraph", func(t *testing.T) {
@@ -106,8 +116,9 @@ func sloth(ctx context.Context, r *raider, q gsmsg.GraphSyncRequest) {
 // many as there are workers nobody is served. A seller serves an honest client
 // next to fifty.
 func TestAttackUnread(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	t.Run("plain", func(t *testing.T) {
 		const workers = 6 // the default
 		p := newPlain(t, s.links(), 0, gsimpl.MaxMemoryPerPeerResponder(256<<10))
@@ -178,7 +189,7 @@ func TestAttackEndless(t *testing.T) {
 	s := newShop(t)
 	s.cars = append(s.cars, car)
 	s.open(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	t.Run("plain", func(t *testing.T) {
 		p := newPlain(t, s.links(), 0)
 		r := newRaider(t, p.host)

@@ -233,13 +233,14 @@ func firstInterval(c *crook) *voucher.SignedVoucher { return c.voucher(1, 5, int
 // payments take, and a good payment after them is taken. The plain stack knows no
 // money: there is nothing to compare with.
 func TestAttackVouchers(t *testing.T) {
+	t.Parallel()
 	shop := newShop(t)
 	s := newSeller(t, t.TempDir(), newHost(t, true), shop.cars, shopAsk, voucher.OneFIL)
-	ctx := within(t, 80*time.Second)
 	t.Run("all", func(t *testing.T) {
 		for name, p := range badPayments {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
+				ctx := within(t, longest)
 				c := newCrook(ctx, t, s, shop, 7)
 				var paid uint64
 				if p.first != nil {
@@ -274,16 +275,17 @@ func TestAttackVouchers(t *testing.T) {
 			})
 		}
 	})
-	honestSale(t, ctx, s, shop.deal, shop.dealSize)
+	honestSale(t, within(t, longest), s, shop.deal, shop.dealSize)
 }
 
 // TestAttackReplay: a voucher pays once. The second deal of the same client, and
 // another client that has got hold of it, get nothing for it; nor does paying for
 // somebody else's deal change that deal.
 func TestAttackReplay(t *testing.T) {
+	t.Parallel()
 	shop := newShop(t)
 	s := newSeller(t, t.TempDir(), newHost(t, true), shop.cars, shopAsk, voucher.OneFIL)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, longest)
 	first, thief := newCrook(ctx, t, s, shop, 7), newCrook(ctx, t, s, shop, 8)
 	v := first.voucher(1, 1, intervals(1), nil)
 	node := encodePayment(t, 7, first.channel(), v)
@@ -326,8 +328,9 @@ func TestAttackReplay(t *testing.T) {
 // TestAttackPayAfterCancel: a payment for a channel that is gone. On the plain
 // stack, telling the channel of it panics; whoever called must recover.
 func TestAttackPayAfterCancel(t *testing.T) {
+	t.Parallel()
 	shop := newShop(t)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, longest)
 	t.Run("plain", func(t *testing.T) {
 		p := newPlain(t, shop.links(), shopInterval)
 		chid := datatransfer.ChannelID{Initiator: "nobody", Responder: p.host.ID(), ID: 7}

@@ -61,7 +61,7 @@ var raise = datatransfer.ValidationResult{Accepted: true, DataLimit: 1 << 40}
 // undoes it.
 func TestRaceResumeBeforePause(t *testing.T) {
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	for blocks := uint64(2); blocks <= 24; blocks++ { // one of them is the first that waits
 		p := newPlain(t, s.links(), blocks*shopBlock, gsimpl.MaxMemoryPerPeerResponder(2*shopBlock))
 		reached := until(t, p.manager, code(datatransfer.DataLimitExceeded))
@@ -100,7 +100,7 @@ func TestRaceResumeBeforePause(t *testing.T) {
 // channel was resumed, by nobody's wish.
 func TestRaceStalePause(t *testing.T) {
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	var p *plain
 	var sum uint64
 	p = newPlainHooked(t, s.links(), shopInterval, func(_ peer.ID, q graphsync.RequestData, b graphsync.BlockData, _ graphsync.OutgoingBlockHookActions) {
@@ -128,7 +128,7 @@ func TestRaceStalePause(t *testing.T) {
 // ends the old one first.
 func TestRaceRestart(t *testing.T) {
 	s := newShop(t)
-	ctx := within(t, 60*time.Second)
+	ctx := within(t, longest)
 	run := func(t *testing.T, r *raider, pay func()) loot {
 		first := gsRequest(s.deal, pullMessage(t, 7, false, s.deal))
 		r.send(ctx, first)
@@ -162,7 +162,7 @@ func TestRaceRestart(t *testing.T) {
 // that it has; a seller looks at its books again.
 func TestRaceFinalPayment(t *testing.T) {
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	p := newPlain(t, s.links(), 1<<40)
 	final := until(t, p.manager, func(_ datatransfer.Event, st datatransfer.ChannelState) bool {
 		return st.Status() == datatransfer.Finalizing
@@ -180,8 +180,9 @@ func TestRaceFinalPayment(t *testing.T) {
 // after receipt, on both ways that payments take, so that every race can happen.
 // Every deal completes and settles exactly.
 func TestRacePaid(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
-	ctx := within(t, 80*time.Second)
+	ctx := within(t, longest)
 	ask := voucher.Ask{PricePerByte: 3, PaymentInterval: 2 * shopBlock}
 	sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, ask, voucher.OneFIL)
 	var all sync.WaitGroup

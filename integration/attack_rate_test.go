@@ -245,9 +245,10 @@ func TestAttackServed(t *testing.T) {
 	ladderCAR, endless := ladder(t, t.TempDir(), 40)
 	for name := range raids {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			sel := newSeller(t, t.TempDir(), newHost(t, true), append([]string{ladderCAR}, s.cars...), shopAsk, voucher.OneFIL)
 			r := besiege(t, name, sel, s, endless)
-			honestSale(t, within(t, time.Minute), sel, s.deal, s.dealSize)
+			honestSale(t, within(t, longest), sel, s.deal, s.dealSize)
 			_, sent, cut := r.ask()
 			r.stop()
 			t.Logf("%d of %d times, dropped %v", sent, sent+cut, sel.node.Dropped())
@@ -315,7 +316,7 @@ func TestAttackRate(t *testing.T) {
 				b := newBuyer(t, dir)
 				defer b.stop()
 				start := time.Now()
-				_, err := b.Get(within(t, 2*time.Minute), market.Request{Provider: market.RetrievalPeer{AddrInfo: sel.addr()}, Root: root, Budget: voucher.OneFIL})
+				_, err := b.Get(within(t, longest), market.Request{Provider: market.RetrievalPeer{AddrInfo: sel.addr()}, Root: root, Budget: voucher.OneFIL})
 				must(t, err)
 				return time.Since(start)
 			}

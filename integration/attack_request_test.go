@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"testing"
-	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/filecoin-project/go-data-transfer/v2/message"
@@ -172,18 +171,21 @@ var requestAttacks = []requestAttack{
 // honest client.
 func TestAttackRequests(t *testing.T) {
 	s := newShop(t)
-	ctx := within(t, 80*time.Second)
 	sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL)
 	for _, a := range requestAttacks {
 		t.Run(a.name, func(t *testing.T) {
 			t.Run("plain", func(t *testing.T) {
 				t.Parallel()
+				ctx := within(t, longest)
 				p := newPlain(t, s.links(), shopInterval)
 				r := newRaider(t, p.host)
 				a.run(ctx, r, s)
 				got := r.loot(ctx, s)
+				for a.hurts != nil && !a.hurts(got) && ctx.Err() == nil { // it may be slow to serve
+					got = r.loot(ctx, s)
+				}
 				t.Logf("%+v", got)
-				if hurt := a.hurts != nil && a.hurts(got); hurt != (a.hurts != nil) {
+				if a.hurts != nil && !a.hurts(got) {
 					t.Errorf("the plain stack stood it: %+v", got)
 				}
 				if a.hurts == nil && (free(got) || foreign(got)) {
@@ -192,6 +194,7 @@ func TestAttackRequests(t *testing.T) {
 			})
 			t.Run("tollgraph", func(t *testing.T) {
 				t.Parallel()
+				ctx := within(t, longest)
 				r := newRaider(t, sel.host)
 				a.run(ctx, r, s)
 				got := r.loot(ctx, s)
@@ -205,5 +208,5 @@ func TestAttackRequests(t *testing.T) {
 			})
 		})
 	}
-	honestSale(t, ctx, sel, s.deal, s.dealSize)
+	honestSale(t, within(t, longest), sel, s.deal, s.dealSize)
 }

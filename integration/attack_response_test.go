@@ -59,7 +59,7 @@ func (r *raider) moved(ctx context.Context, to host.Host) {
 // opened it the request is paused; after a restart of the process it runs.
 func TestAttackResponse(t *testing.T) {
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	must(t, err)
 	t.Run("plain", func(t *testing.T) {
@@ -135,12 +135,13 @@ var requestsInResponses = map[string]func(t *testing.T, s *serving) (datatransfe
 // the transfer that it came with: nothing is opened, and nothing served. A client
 // gives that provider up with a reason, pays nothing, and buys elsewhere.
 func TestAttackRequestInResponse(t *testing.T) {
+	t.Parallel()
 	shop := newShop(t)
 	sel := newSeller(t, t.TempDir(), newHost(t, true), shop.cars, shopAsk, voucher.OneFIL)
 	for name, make := range requestsInResponses {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx := within(t, time.Minute)
+			ctx := within(t, longest)
 			r := newRogue(t, shop, func(r *rogue, s *serving) {
 				m, err := make(t, s)
 				if err != nil {

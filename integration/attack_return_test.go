@@ -3,7 +3,6 @@ package integration
 import (
 	"context"
 	"testing"
-	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/filecoin-project/go-data-transfer/v2/message"
@@ -69,7 +68,7 @@ func (r *returner) payNext(ctx context.Context) {
 // to come back are the same: another channel, and data-transfer's own restart.
 func TestReturnOwing(t *testing.T) {
 	shop := newShop(t)
-	ctx := within(t, 80*time.Second)
+	ctx := within(t, longest)
 	sel := newSeller(t, t.TempDir(), newHost(t, true), shop.cars, shopAsk, voucher.OneFIL)
 	for name, back := range map[string]func(*returner, context.Context, int64){"another channel": (*returner).begin, "restart": (*returner).again} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +100,7 @@ func TestReturnOwing(t *testing.T) {
 // been on the way, in one return and over all of them.
 func TestReturnForPaid(t *testing.T) {
 	shop := newShop(t)
-	ctx := within(t, 80*time.Second)
+	ctx := within(t, longest)
 	const allowance = 5 * shopBlock
 	sel := newSeller(t, t.TempDir(), newHost(t, true), shop.cars, shopAsk, voucher.OneFIL, func(c *market.ProviderConfig) { c.ResendAllowance = allowance })
 	begun := func(t *testing.T) *returner {

@@ -32,8 +32,9 @@ func unserved(ctx context.Context, t *testing.T, p *plain, s *shop) bool {
 // Plain graphsync waits for memory for the answer on the one goroutine that serves
 // all, with all of its workers idle. A seller stays below that memory.
 func TestAttackUnreadTwice(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	again := func(r *raider) {
 		for i := range 4 {
 			sloth(ctx, r, gsRequest(s.deal, pullMessage(t, voucher.DealID(i+1), false, s.deal)))
@@ -66,8 +67,9 @@ func TestAttackUnreadTwice(t *testing.T) {
 // restart waits for the lock: nobody is served any more. A seller's resume holds
 // nothing up.
 func TestAttackRestartMeetsResume(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	t.Run("plain", func(t *testing.T) {
 		p := newPlain(t, s.links(), shopInterval)
 		busy, free := make(chan struct{}), make(chan struct{})
@@ -133,8 +135,9 @@ func heldUp(root cid.Cid, busy, free chan struct{}) func(market.PricingInput) vo
 // keeps the response, for ever; for how long is of no use to wait here. A seller
 // ends it after a while: see TestGone of transport.
 func TestAttackVanish(t *testing.T) {
+	t.Parallel()
 	s := newShop(t)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	p := newPlain(t, s.links(), shopInterval)
 	r := newRaider(t, p.host)
 	q := gsRequest(s.deal, pullMessage(t, 7, false, s.deal))

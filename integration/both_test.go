@@ -2,7 +2,9 @@ package integration
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -92,8 +94,9 @@ func newTrader(t *testing.T, s site, size int64) *trader {
 // TestBothDirections: two nodes, each client and provider at once, buy from
 // each other at the same time.
 func TestBothDirections(t *testing.T) {
+	t.Parallel()
 	one, two := newTrader(t, newSite(t), 8<<20), newTrader(t, newSite(t), 9<<20)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	var both sync.WaitGroup
 	both.Go(func() { one.buy(ctx, two) })
 	both.Go(func() { two.buy(ctx, one) })
@@ -102,6 +105,27 @@ func TestBothDirections(t *testing.T) {
 	must(t, two.client.Close())
 	one.checkSold(1)
 	two.checkSold(1)
+}
+
+// untilEnded waits until no deal of a provider is open.
+func untilEnded(t testing.TB, p *market.Provider) {
+	t.Helper()
+	ctx := within(t, 20*time.Second)
+	changed := make(chan struct{}, 1)
+	defer p.SubscribeToEvents(func(market.ProviderEvent, market.ProviderDealState) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})()
+	open := func(d market.ProviderDealState) bool { return market.ClientDealState{Status: d.Status}.Open() }
+	for slices.ContainsFunc(slices.Collect(maps.Values(p.ListDeals())), open) {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return // whoever looks says what is open
+		}
+	}
 }
 
 // buy buys what another trader sells, for exactly what that costs.
@@ -115,9 +139,11 @@ func (tr *trader) buy(ctx context.Context, from *trader) {
 	}
 }
 
-// checkSold says that all was sold so many times, and paid.
+// checkSold says that all was sold so many times, and paid. Its buyers may know that
+// before the last words are said.
 func (tr *trader) checkSold(times int) {
 	tr.t.Helper()
+	untilEnded(tr.t, tr.provider)
 	sold := tr.provider.ListDeals()
 	for id, d := range sold {
 		if d.Status != voucher.DealStatusCompleted || d.FundsReceived != defaultAsk.Terms().Cost(voucher.Bytes(tr.size)) {

@@ -16,6 +16,7 @@ import (
 // more than is left: not by the retrieval that it happened to, and not by the same
 // one again.
 func TestBudgetOverDeals(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		allow func(*testing.T, *buyer, *market.Request, voucher.Amount)
 		want  error
@@ -37,7 +38,7 @@ func budgetOverDeals(t *testing.T, allow func(*testing.T, *buyer, *market.Reques
 	proxy, addr := proxyTo(t, h)
 	b := newBuyer(t, t.TempDir())
 	half := b.received(t, voucher.Bytes(size/2))
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	whole := defaultAsk.Terms().Cost(voucher.Bytes(size))
 	most := whole.Add(defaultAsk.Terms().Cost(voucher.Bytes(size / 4)))
 	request := market.Request{Provider: market.RetrievalPeer{AddrInfo: addr}, Root: root, AtRisk: risk(0)}

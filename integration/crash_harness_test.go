@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,16 +64,6 @@ func newBench(t testing.TB, size, chunk int64, interval voucher.Bytes) *bench {
 	b.car, b.root, b.size = makeCAR(t, dir, size, chunk)
 	b.listen = freeAddress(t)
 	return b
-}
-
-// freeAddress is a loopback address whose port nobody listens on now.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	port := l.Addr().(*net.TCPAddr).Port
-	must(t, l.Close())
-	return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)
 }
 
 func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }

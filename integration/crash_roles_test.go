@@ -145,6 +145,7 @@ func buyOnce(t *testing.T, dir string, f *fuse, stored buyerOption) {
 // the other at another one, and so on. Points are drawn, so that many runs
 // visit them all.
 func TestCrashPoints(t *testing.T) {
+	t.Parallel()
 	const perDeal = 8
 	total := crashes(t, perDeal)
 	seed := uint64(time.Now().UnixNano())

@@ -35,6 +35,7 @@ const perDeal = 10
 // starts them again, and lets the deal end: no byte is lost, paid twice or given
 // away.
 func TestCrashAtAnyInstant(t *testing.T) {
+	t.Parallel()
 	total := crashes(t, perDeal)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d, %d crashes", seed, total)

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,7 +24,8 @@ type crowd struct {
 	sizes    map[cid.Cid]uint64
 	clients  []*buyer
 	received atomic.Uint64 // bytes, over all deals
-	moved    chan struct{} // capacity 1: received has grown
+	ended    atomic.Int64  // deals
+	moved    chan struct{} // capacity 1: received or ended has grown
 }
 
 func newCrowd(t *testing.T, clients, dags int) *crowd {
@@ -42,7 +42,10 @@ func newCrowd(t *testing.T, clients, dags int) *crowd {
 		b := newBuyer(t, t.TempDir())
 		var mu sync.Mutex
 		seen := make(map[market.DealID]voucher.Bytes)
-		t.Cleanup(b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
+		t.Cleanup(b.SubscribeToEvents(func(e market.ClientEvent, d market.ClientDealState) {
+			if e == market.ClientEventComplete {
+				c.ended.Add(1)
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			c.received.Add(uint64(d.TotalReceived - seen[d.ID]))
@@ -65,7 +68,7 @@ func (c *crowd) buyAll() <-chan struct{} {
 	must(c.t, err)
 	from, err := peer.AddrInfoFromString(string(addr))
 	must(c.t, err)
-	ctx := within(c.t, 2*time.Minute)
+	ctx := within(c.t, longest)
 	var deals sync.WaitGroup
 	for _, b := range c.clients {
 		for root, size := range c.sizes {
@@ -88,6 +91,7 @@ func (c *crowd) buyAll() <-chan struct{} {
 // TestCrowd: 32 deals of 8 clients at once, and the provider is killed twice.
 // All complete and are settled to the byte in both books.
 func TestCrowd(t *testing.T) {
+	t.Parallel()
 	const clients, dags = 8, 4
 	c := newCrowd(t, clients, dags)
 	seller := c.startSeller(0)
@@ -110,8 +114,8 @@ func TestCrowd(t *testing.T) {
 		}
 	}
 	<-all
-	for _, b := range c.clients {
-		must(t, b.Client.Close()) // after the last words
+	for ctx := within(t, longest); c.ended.Load() < clients*dags; { // until the last words are said
+		wait(ctx, t, c.moved)
 	}
 	c.stop(seller)
 	c.settled()

@@ -18,6 +18,7 @@ import (
 // that reason, and goes on to an exact end when there is room. The size of
 // files is limited for want of a disk to fill.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 8<<20, 16<<10, 64<<10)
 	seller := b.startSeller(0)
 	defer func() { seller.kill() }()
@@ -52,6 +53,7 @@ func TestDiskFull(t *testing.T) {
 // TestTornDatabase kills both sides and tears off the end of what they last
 // wrote to their databases, as if the disk had lied about it.
 func TestTornDatabase(t *testing.T) {
+	t.Parallel()
 	rnd := mrand.New(mrand.NewPCG(uint64(time.Now().UnixNano()), 3))
 	b := newBench(t, 8<<20, 16<<10, 16<<10)
 	seller := b.startSeller(0)
@@ -111,6 +113,7 @@ func (b *bench) untilFinished(client *process) {
 // TestClockStepsBack: between two runs the clocks of both sides go back by a
 // day, which is to say that everything on record is from tomorrow.
 func TestClockStepsBack(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 6<<20, 16<<10, 16<<10)
 	seller := b.startSeller(0)
 	defer func() { seller.kill() }()

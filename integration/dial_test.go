@@ -3,7 +3,6 @@ package integration
 import (
 	"sync"
 	"testing"
-	"time"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 )
@@ -14,7 +13,7 @@ import (
 func TestDialBoth(t *testing.T) {
 	const rounds = 60
 	one, two := newTrader(t, newSite(t), 100), newTrader(t, newSite(t), 100)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	for round := range rounds {
 		var both sync.WaitGroup
 		start := make(chan struct{})

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
-	"time"
 
 	"github.com/ipld/go-ipld-prime/codec/dagcbor"
 	"github.com/ipld/go-ipld-prime/datamodel"
@@ -18,11 +17,12 @@ import (
 // TestDoneEarly: a client that pays for what it has and then says that it
 // wants no more, while the transfer only stands still, is not sent the rest.
 func TestDoneEarly(t *testing.T) {
+	t.Parallel()
 	const block = 100_000
 	car, root, _ := makeCAR(t, t.TempDir(), 12<<20, block)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	f := newFreeloader(t, root)
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, longest)
 	chid := f.open(s, root, 7, defaultAsk)
 	moved := served(ctx, t, s, chid, uint64(defaultAsk.PaymentInterval))
 

@@ -109,6 +109,7 @@ func standing(ctx context.Context, t testing.TB, s *seller, chid datatransfer.Ch
 // TestExposure: a client that never pays gets at most the interval and one
 // block, one that stops paying at most the next boundary and one block.
 func TestExposure(t *testing.T) {
+	t.Parallel()
 	const block = 100_000 // does not divide the interval
 	for name, ask := range map[string]voucher.Ask{
 		"level":   {PricePerByte: 3, PaymentInterval: 1 << 20},
@@ -118,7 +119,7 @@ func TestExposure(t *testing.T) {
 			car, root, _ := makeCAR(t, t.TempDir(), 12<<20, block)
 			s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, ask, voucher.OneFIL)
 			f := newFreeloader(t, root)
-			ctx := within(t, 30*time.Second)
+			ctx := within(t, longest)
 			chid := f.open(s, root, 7, ask)
 			first := uint64(ask.PaymentInterval)
 			if got := served(ctx, t, s, chid, first); got >= first+block {
@@ -137,11 +138,12 @@ func TestExposure(t *testing.T) {
 // TestFreeBlockPerReturn: a client that comes back again and again without
 // paying gets nothing new by it.
 func TestFreeBlockPerReturn(t *testing.T) {
+	t.Parallel()
 	const block = 100_000
 	car, root, _ := makeCAR(t, t.TempDir(), 12<<20, block)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	f := newFreeloader(t, root)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	limit := uint64(defaultAsk.PaymentInterval) + block
 	chid := f.open(s, root, 7, defaultAsk)
 	served(ctx, t, s, chid, uint64(defaultAsk.PaymentInterval))

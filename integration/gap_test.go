@@ -29,6 +29,7 @@ func (s site) reached(t *testing.T, count func(datatransfer.ChannelState) uint64
 // restarts the channel. A provider that went on with the old response behind the
 // gap would look malicious to the client, which would fail the channel for good.
 func TestRestartBehindALoss(t *testing.T) {
+	t.Parallel()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	must(t, err)
 	seller, shelf := homemadeOn(t, hiddenHost(t, key), true)
@@ -38,7 +39,7 @@ func TestRestartBehindALoss(t *testing.T) {
 	mine := newTrade(t, buyer.transfers, name, nil)
 	root, size := shelf.fill(t, 48, 1)
 	network, addr := proxyTo(t, seller.host)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	must(t, buyer.host.Connect(ctx, addr))
 
 	const first, lost = 16, 1 // blocks, besides the root; more than a stream's window would not be written
@@ -78,7 +79,7 @@ func reconnect(t *testing.T, s site, addr peer.AddrInfo) {
 		_ = c.Close() // the proxy has
 	}
 	s.host.Peerstore().AddAddrs(addr.ID, addr.Addrs, peerstore.PermanentAddrTTL)
-	must(t, s.host.Connect(within(t, 10*time.Second), addr))
+	must(t, s.host.Connect(within(t, longest), addr))
 }
 
 // happens waits for what must happen soon.

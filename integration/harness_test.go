@@ -5,11 +5,14 @@ package integration
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"io"
 	"log/slog"
 	mrand "math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -245,6 +248,10 @@ func must(t testing.TB, err error) {
 	}
 }
 
+// longest is what a test waits for anything, before it takes it for stuck: a slow
+// machine that is busy takes its time.
+const longest = 3 * time.Minute
+
 // within bounds a test's waiting.
 func within(t testing.TB, d time.Duration) context.Context {
 	t.Helper()
@@ -255,7 +262,28 @@ func within(t testing.TB, d time.Duration) context.Context {
 
 func risk(b voucher.Bytes) *voucher.Bytes { return &b }
 
-// newHostAt listens on an address that a host had before.
+// lastPort is the port that freeAddress gave away last.
+var lastPort atomic.Uint32
+
+// freeAddress is a loopback address on which nobody listens now. Nor does anybody
+// while its own host is away: systems do not choose ports below 32,768 by themselves,
+// and no other test of this process is given this one.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	const lowest, many = 20_000, 12_000
+	lastPort.CompareAndSwap(0, mrand.Uint32N(many))
+	for range many {
+		port := lowest + lastPort.Add(1)%many
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			must(t, l.Close())
+			return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)
+		}
+	}
+	t.Fatal("there is no free port")
+	return ""
+}
+
+// newHostAt listens on an address to which a host can come back.
 func newHostAt(t testing.TB, key crypto.PrivKey, addr string) host.Host {
 	t.Helper()
 	h, err := transport.NewHost(transport.HostConfig{Key: key, Listen: []string{addr}})

@@ -83,6 +83,7 @@ func (o outcome) String() string {
 // break, all complete, and both sides' books hold exactly the price.
 // TOLLGRAPH_HUNT is how many, TOLLGRAPH_SEED which.
 func TestStallHunt(t *testing.T) {
+	t.Parallel()
 	deals := envInt(t, "TOLLGRAPH_HUNT", 120)
 	seed := uint64(envInt(t, "TOLLGRAPH_SEED", int(time.Now().UnixNano()&0xffffff)))
 	t.Logf("TOLLGRAPH_SEED=%d", seed)
@@ -97,9 +98,7 @@ func TestStallHunt(t *testing.T) {
 		})
 	}
 	workers.Wait()
-	for _, b := range h.buyers {
-		must(t, b.Client.Close()) // after the last words
-	}
+	untilEnded(t, h.s.Provider)
 	h.settled()
 	h.report()
 }

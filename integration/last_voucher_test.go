@@ -17,12 +17,13 @@ import (
 // payment, for a moment or longer than it waits for the last word. The provider
 // has all of the money all the same.
 func TestLastVoucher(t *testing.T) {
+	t.Parallel()
 	shop := newShop(t)
 	for _, away := range []time.Duration{0, time.Second, 12 * time.Second} {
 		for _, at := range []voucher.Bytes{voucher.Bytes(shop.dealSize) - 1, voucher.Bytes(shop.dealSize) - shopBlock} {
 			t.Run(fmt.Sprintf("away %s at %d", away, at), func(t *testing.T) {
 				t.Parallel()
-				ctx := within(t, 50*time.Second)
+				ctx := within(t, longest)
 				key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 				must(t, err)
 				sel := newSeller(t, t.TempDir(), hiddenHost(t, key), shop.cars, shopAsk, voucher.OneFIL)

@@ -35,7 +35,7 @@ func TestLastWords(t *testing.T) {
 			proxy, addr := proxyTo(t, s.host)
 			proxy.latency(trip / 2)
 			b := newBuyer(t, t.TempDir())
-			ctx := within(t, time.Minute)
+			ctx := within(t, longest)
 			request := market.Request{Provider: market.RetrievalPeer{AddrInfo: addr}, Root: root, Budget: voucher.OneFIL}
 			got, err := b.Get(ctx, request)
 			must(t, err)

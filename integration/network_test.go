@@ -53,6 +53,7 @@ func newRoad(t *testing.T) *road {
 // TestNetwork: whatever the network does, a deal ends by itself once it is
 // passable again, and is paid to the byte.
 func TestNetwork(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(*road){
 		"jitter": func(r *road) { r.waits(100*time.Millisecond, 1, 50*time.Millisecond) },
 		"loss":   func(r *road) { r.waits(5*time.Millisecond, 100, 300*time.Millisecond) },
@@ -83,9 +84,10 @@ func TestNetwork(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRoad(t)
 			r.one.latency(2 * time.Millisecond) // so that there is a middle
-			ctx := within(t, 90*time.Second)
+			ctx := within(t, longest)
 			id, err := r.b.Retrieve(ctx, r.request)
 			must(t, err)
 			damage(r)
@@ -127,6 +129,7 @@ func (r *road) waits(base time.Duration, few int, more time.Duration) {
 // TestProviderMoves: the provider comes back at another address, which the
 // client is told by asking for the same again while its deal waits.
 func TestProviderMoves(t *testing.T) {
+	t.Parallel()
 	car, root, size := makeCAR(t, t.TempDir(), 12<<20, 64<<10)
 	dir := t.TempDir()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
@@ -134,7 +137,7 @@ func TestProviderMoves(t *testing.T) {
 	s := newSeller(t, dir, newHostWithKey(t, key, true), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
 	half := b.received(t, 4<<20)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	req := market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)}
 	id, err := b.Retrieve(ctx, req)
 	must(t, err)

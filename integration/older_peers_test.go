@@ -13,10 +13,11 @@ import (
 // TestQueryOfOlderPeers: a query in tuples, as peers before 2021 send it, is
 // answered in tuples.
 func TestQueryOfOlderPeers(t *testing.T) {
+	t.Parallel()
 	seller := newTrader(t, newSite(t), 1<<20)
 	asker := newHost(t, false)
 	t.Cleanup(func() { must(t, asker.Close()) })
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, longest)
 	must(t, asker.Connect(ctx, seller.addr()))
 	s, err := asker.NewStream(ctx, seller.host.ID(), protocol.ID(voucher.QueryProtocolV0))
 	must(t, err)

@@ -43,10 +43,11 @@ func (p *homestead) shelf(trade int) *shelf {
 // each other, all on one manager each. Everything arrives, and nobody sees or
 // touches what is not its own.
 func TestBesideOtherVouchers(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ guarded bool }{"plain stack": {false}, "guarded stack": {true}} {
 		t.Run(name, func(t *testing.T) {
 			one, two := newHomestead(t, c.guarded, 8<<20), newHomestead(t, c.guarded, 9<<20)
-			ctx := within(t, time.Minute)
+			ctx := within(t, longest)
 			must(t, one.host.Connect(ctx, two.addr()))
 			var all sync.WaitGroup
 			all.Go(func() { one.buy(ctx, two.trader) })
@@ -103,8 +104,9 @@ func (p *homestead) checkTrades(channels int) {
 // market on a manager that is not guarded; a guarded one says that it does not push,
 // and is not pushed to.
 func TestPushes(t *testing.T) {
+	t.Parallel()
 	one, two := newHomestead(t, false, 1<<20), newHomestead(t, false, 2<<20)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	must(t, one.host.Connect(ctx, two.addr()))
 	var all sync.WaitGroup
 	all.Go(func() { one.buy(ctx, two.trader) })
@@ -131,8 +133,9 @@ func TestPushes(t *testing.T) {
 // TestAfterTheMarket: a market that is closed leaves the manager to what else is
 // on it.
 func TestAfterTheMarket(t *testing.T) {
+	t.Parallel()
 	one, two := newHomestead(t, true, 1<<20), newHomestead(t, true, 1<<20)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	must(t, one.host.Connect(ctx, two.addr()))
 	one.buy(ctx, two.trader)
 	must(t, two.provider.Close())
@@ -149,6 +152,7 @@ func TestAfterTheMarket(t *testing.T) {
 // TestSecondProvider: a manager has one provider; another is refused, and does
 // the first no harm.
 func TestSecondProvider(t *testing.T) {
+	t.Parallel()
 	one, two := newHomestead(t, true, 1<<20), newHomestead(t, true, 1<<20)
 	db, err := market.OpenDatabase(t.TempDir() + "/second.db")
 	must(t, err)
@@ -161,16 +165,17 @@ func TestSecondProvider(t *testing.T) {
 		t.Error("a second provider started")
 	}
 	must(t, second.Close())
-	one.buy(within(t, time.Minute), two.trader)
+	one.buy(within(t, longest), two.trader)
 	two.checkSold(1)
 }
 
 // TestTwoClients: two clients on one manager buy at the same time, each for
 // itself.
 func TestTwoClients(t *testing.T) {
+	t.Parallel()
 	one, two := newHomestead(t, true, 6<<20), newHomestead(t, true, 7<<20)
 	on, _ := homemade(t, true)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	var both sync.WaitGroup
 	for _, seller := range []*homestead{one, two} {
 		b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.Host, c.Transfers = on.host, on.transfers })

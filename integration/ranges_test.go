@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"testing"
-	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
@@ -63,6 +62,7 @@ func entityBytes(t *testing.T, path string, from, to int64) datamodel.Node {
 // TestUnionOfRanges: overlapping ranges of the bytes of a file, bought one after
 // the other, cost the blocks of their union, whoever sells which.
 func TestUnionOfRanges(t *testing.T) {
+	t.Parallel()
 	car, root := makeForest(t)
 	one := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	two := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
@@ -81,9 +81,9 @@ func TestUnionOfRanges(t *testing.T) {
 			for i, sel := range wanted {
 				s := []*seller{one, two}[i%2]
 				request := market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Selector: sel, Budget: voucher.OneFIL}
-				estimate, err := b.Estimate(within(t, time.Minute), request)
+				estimate, err := b.Estimate(within(t, longest), request)
 				must(t, err)
-				d, err := b.Get(within(t, time.Minute), request)
+				d, err := b.Get(within(t, longest), request)
 				must(t, err)
 				if d.TotalReceived != estimate.Bytes || d.FundsSpent != estimate.Cost {
 					t.Errorf("range %d: %d bytes for %s, estimated %d for %s", i, d.TotalReceived, d.FundsSpent, estimate.Bytes, estimate.Cost)
@@ -101,12 +101,13 @@ func TestUnionOfRanges(t *testing.T) {
 // TestRangeInterrupted: a deal for a range, whose blocks are found by reading a
 // file, goes on where it was stopped.
 func TestRangeInterrupted(t *testing.T) {
+	t.Parallel()
 	car, root := makeForest(t)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
 	sel := entityBytes(t, "big file.bin", 100_000, 5_000_000)
 	some := b.received(t, 1<<20)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	request := market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Selector: sel, Budget: voucher.OneFIL, AtRisk: risk(0)}
 	id, err := b.Retrieve(ctx, request)
 	must(t, err)
@@ -155,6 +156,7 @@ func (b *buyer) hold(t *testing.T, s *seller, root cid.Cid, choose func(cid.Cid)
 
 // TestManyGaps: however scattered what is held is, nothing of it is bought again.
 func TestManyGaps(t *testing.T) {
+	t.Parallel()
 	car, root, size := makeCAR(t, t.TempDir(), 512<<10, 1<<10)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	for _, one := range []int{2, 16} {
@@ -164,7 +166,7 @@ func TestManyGaps(t *testing.T) {
 				hash := c.Hash()
 				return c.Prefix().Codec != cid.Raw || int(hash[len(hash)-1])%one == 0
 			})
-			got, err := b.Get(within(t, time.Minute), market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL})
+			got, err := b.Get(within(t, longest), market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL})
 			must(t, err)
 			if want := size - held.sum(); uint64(got.TotalReceived) != want || b.spent(t) != defaultAsk.PricePerByte.Of(voucher.Bytes(want)) {
 				t.Errorf("%d bytes for %s, %d were missing", got.TotalReceived, b.spent(t), want)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"testing"
-	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -36,6 +35,7 @@ func settledExactly(t *testing.T, s *seller, b *buyer, size uint64, ask voucher.
 // TestClientStopsAndResumes: a client that is closed in the middle, again and
 // again, pays each byte once.
 func TestClientStopsAndResumes(t *testing.T) {
+	t.Parallel()
 	for name, ahead := range map[string]*voucher.Bytes{"strict": risk(0), "ahead": nil} {
 		t.Run(name, func(t *testing.T) {
 			car, root, size := makeCAR(t, t.TempDir(), 24<<20, 64<<10)
@@ -45,7 +45,7 @@ func TestClientStopsAndResumes(t *testing.T) {
 			must(t, err)
 			for stop := voucher.Bytes(3 << 20); ; stop += 5 << 20 {
 				b := newBuyerOn(t, dir, newHostWithKey(t, key, false))
-				ctx, cancel := context.WithCancel(within(t, time.Minute))
+				ctx, cancel := context.WithCancel(within(t, longest))
 				defer b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
 					if d.TotalReceived > stop {
 						cancel()
@@ -69,14 +69,16 @@ func TestClientStopsAndResumes(t *testing.T) {
 // TestProviderRestarts: the provider goes away in the middle and comes back on
 // the same address; the client goes on by itself.
 func TestProviderRestarts(t *testing.T) {
+	t.Parallel()
 	car, root, size := makeCAR(t, t.TempDir(), 24<<20, 64<<10)
 	dir := t.TempDir()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	must(t, err)
-	s := newSeller(t, dir, newHostWithKey(t, key, true), []string{car}, defaultAsk, voucher.OneFIL)
+	addr := freeAddress(t)
+	s := newSeller(t, dir, newHostAt(t, key, addr), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
 	half := b.received(t, 8<<20)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
 	must(t, err)
 	select {
@@ -84,9 +86,8 @@ func TestProviderRestarts(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal(ctx.Err())
 	}
-	addrs := s.host.Addrs()
 	s.stop()
-	again := newSeller(t, dir, newHostAt(t, key, addrs[0].String()), []string{car}, defaultAsk, voucher.OneFIL)
+	again := newSeller(t, dir, newHostAt(t, key, addr), []string{car}, defaultAsk, voucher.OneFIL)
 	_, err = b.Wait(ctx, id)
 	must(t, err)
 	settledExactly(t, again, b, size, defaultAsk)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -22,6 +21,7 @@ import (
 // again where another request's copy is in the message: a client that counted
 // what it is handed paid for blocks twice.
 func TestSharedBlocks(t *testing.T) {
+	t.Parallel()
 	const files, chunk = 6, 2 << 10
 	r := mrand.New(mrand.NewPCG(1, 2))
 	patterns := make([][]byte, 24)
@@ -51,7 +51,7 @@ func TestSharedBlocks(t *testing.T) {
 	}
 	s := newSeller(t, t.TempDir(), newHost(t, true), cars, voucher.Ask{PricePerByte: 3, PaymentInterval: 8 << 10}, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	var all sync.WaitGroup
 	for _, g := range sold {
 		all.Go(func() {

@@ -33,6 +33,7 @@ var shortKinds = []shortKind{
 // they are paid and however far the provider is. TOLLGRAPH_SHORT is how many of
 // each size, TOLLGRAPH_WORKERS how many at once.
 func TestShortDeals(t *testing.T) {
+	t.Parallel()
 	deals := envInt(t, "TOLLGRAPH_SHORT", 60)
 	seed := uint64(envInt(t, "TOLLGRAPH_SEED", int(time.Now().UnixNano()&0xffffff)))
 	t.Logf("TOLLGRAPH_SEED=%d", seed)

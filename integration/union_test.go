@@ -4,12 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime/datamodel"
@@ -45,8 +43,8 @@ func makeForest(t *testing.T) (car string, root cid.Cid) {
 	write("a/b/c/deep.txt", 1234)
 	write("a/one", 70_000)
 	write("a/b/two", 70_000)
-	for i := range 5000 {
-		write(fmt.Sprintf("many/entry-%04d.txt", i), 50+i%7)
+	for i := range entries {
+		write(entry(i), 50+i%7)
 	}
 	car = filepath.Join(t.TempDir(), "forest.car")
 	res, err := piece.Create(t.Context(), car, []string{src}, piece.CreateOptions{ChunkSize: 64 << 10})
@@ -57,15 +55,16 @@ func makeForest(t *testing.T) (car string, root cid.Cid) {
 // TestUnion: overlapping selections of one DAG, bought one after the other,
 // cost their union, whoever sells which.
 func TestUnion(t *testing.T) {
+	t.Parallel()
 	car, root := makeForest(t)
 	one := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	two := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	for name, paths := range map[string][]string{
 		"inner first":  {"a/b", "a", ""},
-		"middle first": {"big file.bin", "many/entry-4321.txt", ""},
-		"last first":   {"many/entry-0017.txt", "a/b/c/deep.txt", ""},
+		"middle first": {"big file.bin", entry(921), ""},
+		"last first":   {entry(17), "a/b/c/deep.txt", ""},
 		"whole first":  {"", "a", "many"},
-		"neighbours":   {"many/entry-0017.txt", "many/entry-4321.txt", "many/entry-0018.txt", "many/entry-0017.txt", ""},
+		"neighbours":   {entry(17), entry(921), entry(18), entry(17), ""},
 	} {
 		for _, twice := range []*seller{one, two} {
 			t.Run(name, func(t *testing.T) {
@@ -76,7 +75,7 @@ func TestUnion(t *testing.T) {
 					if i%2 == 1 {
 						s = twice
 					}
-					d, err := b.Get(within(t, time.Minute), market.Request{
+					d, err := b.Get(within(t, longest), market.Request{
 						Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Selector: below(t, path), Budget: voucher.OneFIL,
 					})
 					must(t, err)
@@ -110,6 +109,7 @@ func (b *buyer) holdsEachOnce(t *testing.T, root cid.Cid, want selectors.Count) 
 // TestChangeOfProvider: a deal that another provider finished is not paid to
 // the first one.
 func TestChangeOfProvider(t *testing.T) {
+	t.Parallel()
 	car, root, size := makeCAR(t, t.TempDir(), 12<<20, 64<<10)
 	one := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	two := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
@@ -117,7 +117,7 @@ func TestChangeOfProvider(t *testing.T) {
 	from := func(s *seller) market.Request {
 		return market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)}
 	}
-	ctx, pause := context.WithCancel(within(t, time.Minute))
+	ctx, pause := context.WithCancel(within(t, longest))
 	id, err := b.Retrieve(ctx, from(one))
 	must(t, err)
 	stop := b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
@@ -127,7 +127,7 @@ func TestChangeOfProvider(t *testing.T) {
 	})
 	<-ctx.Done()
 	stop()
-	ctx = within(t, time.Minute)
+	ctx = within(t, longest)
 	must(t, b.PauseDeal(ctx, id))
 	first, err := b.RetrievalStatus(ctx, id)
 	must(t, err)
@@ -147,6 +147,7 @@ func TestChangeOfProvider(t *testing.T) {
 // TestUnionInterrupted: a retrieval in parts that is stopped in one of them goes
 // on there, and comes to the same sum.
 func TestUnionInterrupted(t *testing.T) {
+	t.Parallel()
 	car, root := makeForest(t)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, voucher.Ask{PricePerByte: 3, PaymentInterval: 64 << 10}, voucher.OneFIL)
 	dir := t.TempDir()
@@ -156,9 +157,9 @@ func TestUnionInterrupted(t *testing.T) {
 		return market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Selector: below(t, path), Budget: voucher.OneFIL, AtRisk: risk(0)}
 	}
 	b := newBuyerOn(t, dir, newHostWithKey(t, key, false))
-	_, err = b.Get(within(t, time.Minute), request("many/entry-0017.txt"))
+	_, err = b.Get(within(t, longest), request(entry(17)))
 	must(t, err)
-	ctx, interrupt := context.WithCancel(within(t, time.Minute))
+	ctx, interrupt := context.WithCancel(within(t, longest))
 	b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
 		if d.PayloadCID == root && d.TotalReceived > 300<<10 || d.PayloadCID != root && d.Whole == root {
 			interrupt()
@@ -170,7 +171,7 @@ func TestUnionInterrupted(t *testing.T) {
 	}
 	b.stop()
 	again := newBuyerOn(t, dir, newHostWithKey(t, key, false))
-	_, err = again.Get(within(t, time.Minute), request(""))
+	_, err = again.Get(within(t, longest), request(""))
 	must(t, err)
 	info, _ := s.pieces.Find(root, nil)
 	want, err := selectors.Measure(t.Context(), goods{s.pieces}.LinkSystem(info.ID), root, nil, 1<<20)

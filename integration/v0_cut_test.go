@@ -16,6 +16,7 @@ import (
 // TestV0Cuts: connections that break again and again cost nothing: the deal goes
 // on on another stream behind what is held, and both books are exact.
 func TestV0Cuts(t *testing.T) {
+	t.Parallel()
 	for name, ahead := range map[string]*voucher.Bytes{"strict": risk(0), "ahead": risk(2 << 20)} {
 		t.Run(name, func(t *testing.T) {
 			car, root, size := makeCAR(t, t.TempDir(), 24<<20, 64<<10)
@@ -32,7 +33,7 @@ func TestV0Cuts(t *testing.T) {
 					proxy.cut()
 				}
 			})()
-			_, err = b.Get(within(t, time.Minute), market.Request{Provider: market.RetrievalPeer{AddrInfo: addr}, Root: root, Budget: voucher.OneFIL, AtRisk: ahead})
+			_, err = b.Get(within(t, longest), market.Request{Provider: market.RetrievalPeer{AddrInfo: addr}, Root: root, Budget: voucher.OneFIL, AtRisk: ahead})
 			must(t, err)
 			settledExactly(t, s, b, size, defaultAsk)
 		})
@@ -41,12 +42,14 @@ func TestV0Cuts(t *testing.T) {
 
 // TestV0Restarts: either side is closed in the middle and comes back.
 func TestV0Restarts(t *testing.T) {
+	t.Parallel()
 	car, root, size := makeCAR(t, t.TempDir(), 24<<20, 64<<10)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	must(t, err)
 	dir := t.TempDir()
-	s := newSeller(t, dir, newHostWithKey(t, key, true), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
+	addr := freeAddress(t)
+	s := newSeller(t, dir, newHostAt(t, key, addr), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
 	clientDir := t.TempDir()
 	clientKey, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	must(t, err)
@@ -62,9 +65,8 @@ func TestV0Restarts(t *testing.T) {
 	id, err := b.Retrieve(ctx, request)
 	must(t, err)
 	arrives(ctx, t, most)
-	addrs := s.host.Addrs()
 	s.stop()
-	again := newSeller(t, dir, newHostAt(t, key, addrs[0].String()), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
+	again := newSeller(t, dir, newHostAt(t, key, addr), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
 	_, err = b.Wait(ctx, id)
 	must(t, err)
 	settledExactly(t, again, b, size, defaultAsk)
@@ -82,6 +84,7 @@ func arrives(ctx context.Context, t testing.TB, done <-chan struct{}) {
 // TestV0Skip: who comes back without having paid is sent what it did not get, and
 // nothing new, however often it comes; each block comes once.
 func TestV0Skip(t *testing.T) {
+	t.Parallel()
 	const block = 100_000
 	car, root := makeRepeats(t, t.TempDir(), 60, block)
 	walk := walkOf(t, []string{car}, root)
@@ -154,6 +157,7 @@ func (c *oldClient) drain() {
 // would, and once more at most the block at the root of each: whose links are
 // missing.
 func TestV0OldProviderCut(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		pack  func(testing.TB) (car string, root cid.Cid)
 		cuts  []int
@@ -171,7 +175,7 @@ func TestV0OldProviderCut(t *testing.T) {
 			p := newOldProvider(t, voucher.Ask{PricePerByte: 3, PaymentInterval: 300_000}, walk)
 			p.cuts = tc.cuts
 			b := newBuyer(t, t.TempDir())
-			ctx := within(t, 40*time.Second)
+			ctx := within(t, longest)
 			got, err := b.Get(ctx, p.request(root))
 			must(t, err)
 			ends := p.ended(ctx, tc.deals)
@@ -213,10 +217,11 @@ func distinctIDs(ids []voucher.DealID) map[voucher.DealID]bool {
 // such a provider buys what is missing, under another number, and what it held is
 // not paid again.
 func TestV0OldProviderRestart(t *testing.T) {
+	t.Parallel()
 	car, root, _ := makeCAR(t, t.TempDir(), 12_000_000, 100_000)
 	walk := walkOf(t, []string{car}, root)
 	p := newOldProvider(t, voucher.Ask{PricePerByte: 3, PaymentInterval: 300_000}, walk)
-	dir, ctx := t.TempDir(), within(t, 40*time.Second)
+	dir, ctx := t.TempDir(), within(t, longest)
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	must(t, err)
 	b := newBuyerOn(t, dir, newHostWithKey(t, key, false))
@@ -240,6 +245,7 @@ func TestV0OldProviderRestart(t *testing.T) {
 // TestV0Busy: more streams than allowed are refused with the reason, and a
 // proposal that is none too.
 func TestV0Busy(t *testing.T) {
+	t.Parallel()
 	car, root, _ := makeCAR(t, t.TempDir(), 3<<20, 100_000)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream,
 		func(c *market.ProviderConfig) { c.MaxDealsPerPeer = 2 })
@@ -285,7 +291,7 @@ func TestV0Busy(t *testing.T) {
 		t.Errorf("the third stream: %+v", third)
 	}
 	must(t, c.s.Reset())
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, longest)
 	for { // its place is free when the provider has noticed
 		r := other(voucher.ProposalV0{DealProposal: proposalOn(root, 1, defaultAsk)}.MarshalCBOR())
 		if r.Status == voucher.DealStatusAccepted {
@@ -301,6 +307,7 @@ func TestV0Busy(t *testing.T) {
 // walk ends its deal with the reason, whether its blocks are sent once or, for
 // nothing, each time.
 func TestV0Endless(t *testing.T) {
+	t.Parallel()
 	car, root := ladder(t, t.TempDir(), 40)
 	for name, tc := range map[string]struct {
 		ask  voucher.Ask

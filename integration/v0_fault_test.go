@@ -17,6 +17,7 @@ import (
 // is paid for nothing from there on, the deal ends with the reason, and no other
 // is begun.
 func TestV0WrongBlock(t *testing.T) {
+	t.Parallel()
 	const bad = 11 // in the middle of an answer
 	ask := voucher.Ask{PricePerByte: 3, PaymentInterval: 300_000}
 	car, root, _ := makeCAR(t, t.TempDir(), 3_000_000, 100_000)
@@ -47,7 +48,7 @@ func TestV0WrongBlock(t *testing.T) {
 				return spoil(b)
 			}
 			b := newBuyer(t, t.TempDir())
-			ctx := within(t, 30*time.Second)
+			ctx := within(t, longest)
 			got, err := b.Get(ctx, p.request(root))
 			if !errors.Is(err, voucher.ErrWrongBlock) || got.Status != voucher.DealStatusErrored || !strings.Contains(got.Message, "block") {
 				t.Errorf("%v, %s %q", err, got.Status, got.Message)
@@ -68,6 +69,7 @@ func TestV0WrongBlock(t *testing.T) {
 
 // TestV0BehindTheEnd: blocks behind the last one are as wrong as any.
 func TestV0BehindTheEnd(t *testing.T) {
+	t.Parallel()
 	car, root, _ := makeCAR(t, t.TempDir(), 300_000, 100_000)
 	walk := walkOf(t, []string{car}, root)
 	p := newOldProvider(t, voucher.Ask{PricePerByte: 3, PaymentInterval: 1 << 20}, walk)
@@ -78,7 +80,7 @@ func TestV0BehindTheEnd(t *testing.T) {
 		return []voucher.Block{b}
 	}
 	b := newBuyer(t, t.TempDir())
-	got, err := b.Get(within(t, 30*time.Second), p.request(root))
+	got, err := b.Get(within(t, longest), p.request(root))
 	if err == nil || got.Status != voucher.DealStatusErrored || !got.FundsSpent.IsZero() {
 		t.Errorf("%v, %s for %s", err, got.Status, got.FundsSpent)
 	}
@@ -106,6 +108,7 @@ func (c *oldClient) asked() voucher.DealResponse {
 // stops paying at most the next boundary and one block, and who pays too little
 // is asked for the rest and gets nothing for it.
 func TestV0Exposure(t *testing.T) {
+	t.Parallel()
 	const block = 100_000
 	for name, ask := range map[string]voucher.Ask{
 		"level":   {PricePerByte: 3, PaymentInterval: 1 << 20},
@@ -148,6 +151,7 @@ func TestV0Exposure(t *testing.T) {
 // TestV0NeverPaid: a deal that is not paid ends when it was idle for too long,
 // and the client is told.
 func TestV0NeverPaid(t *testing.T) {
+	t.Parallel()
 	car, root, _ := makeCAR(t, t.TempDir(), 3<<20, 100_000)
 	walk := walkOf(t, []string{car}, root)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream,
@@ -169,6 +173,7 @@ func TestV0NeverPaid(t *testing.T) {
 // TestV0BadPayment: a payment that is not good raises nothing and is answered
 // with why, and a good one may follow.
 func TestV0BadPayment(t *testing.T) {
+	t.Parallel()
 	car, root, _ := makeCAR(t, t.TempDir(), 3<<20, 100_000)
 	walk := walkOf(t, []string{car}, root)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)

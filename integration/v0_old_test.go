@@ -3,7 +3,6 @@ package integration
 import (
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/ipfs/go-cid"
 
@@ -43,6 +42,7 @@ var v0Asks = map[string]voucher.Ask{
 // for each boundary that it passed and for no byte more, and both sides end
 // Completed with the same sum.
 func TestV0OldClient(t *testing.T) {
+	t.Parallel()
 	for what, g := range v0Goods(t) {
 		walk := walkOf(t, []string{g.car}, g.root)
 		for name, ask := range v0Asks {
@@ -86,7 +86,7 @@ func amountsAsked(walk []step, terms voucher.Terms) []voucher.Amount {
 // waitFor waits until the book has a deal in a state.
 func (s *seller) waitFor(t testing.TB, id voucher.DealID, status voucher.DealStatus) market.ProviderDealState {
 	t.Helper()
-	ctx := within(t, 20*time.Second)
+	ctx := within(t, longest)
 	changed := make(chan struct{}, 1)
 	defer s.SubscribeToEvents(func(market.ProviderEvent, market.ProviderDealState) {
 		select {
@@ -114,6 +114,7 @@ func (s *seller) waitFor(t testing.TB, id voucher.DealID, status voucher.DealSta
 // the provider speaks nothing else, and pays each byte that came, repeats included,
 // once.
 func TestV0OldProvider(t *testing.T) {
+	t.Parallel()
 	for what, g := range v0Goods(t) {
 		walk := walkOf(t, []string{g.car}, g.root)
 		for name, ask := range v0Asks {
@@ -123,7 +124,7 @@ func TestV0OldProvider(t *testing.T) {
 			t.Run(what+" "+name, func(t *testing.T) {
 				p := newOldProvider(t, ask, walk)
 				b := newBuyer(t, t.TempDir())
-				ctx := within(t, 30*time.Second)
+				ctx := within(t, longest)
 				got, err := b.Get(ctx, p.request(g.root))
 				must(t, err)
 				if err := p.ended(ctx, 1)[0]; err != nil {

@@ -15,6 +15,7 @@ func buysByStream(c *market.ClientConfig)    { c.Transfers, c.UseStore = nil, ni
 // TestV0Sale: deals on streams cost what they cost elsewhere, to the attoFIL,
 // whether they are paid ahead, strictly after receipt, or not at all.
 func TestV0Sale(t *testing.T) {
+	t.Parallel()
 	car, root, size := makeCAR(t, t.TempDir(), 16<<20, 200_000) // divides no interval
 	for name, tc := range map[string]struct {
 		ask  voucher.Ask
@@ -30,7 +31,7 @@ func TestV0Sale(t *testing.T) {
 			s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, tc.ask, voucher.OneFIL, sellsByStream)
 			b := newBuyer(t, t.TempDir(), buysByStream)
 			start := time.Now()
-			got, err := b.Get(within(t, time.Minute), market.Request{
+			got, err := b.Get(within(t, longest), market.Request{
 				Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: tc.risk,
 			})
 			must(t, err)
