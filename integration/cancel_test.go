@@ -1,10 +1,15 @@
 package integration
 
 import (
+	"context"
+	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/filecoin-project/go-address"
 	"github.com/ipfs/go-cid"
+	"github.com/ipld/go-ipld-prime"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/voucher"
@@ -29,6 +34,90 @@ func TestCancel(t *testing.T) {
 	if st.FundsSpent != defaultAsk.PricePerByte.Of(st.TotalReceived) {
 		t.Errorf("%s paid for %d bytes", st.FundsSpent, st.TotalReceived)
 	}
+}
+
+// slowPurse signs for what is paid at the end when something more has arrived.
+type slowPurse struct {
+	market.RetrievalClientNode
+	more func()
+}
+
+func (p slowPurse) CreatePaymentVoucher(ctx context.Context, ch address.Address, amount voucher.Amount, lane uint64) (*voucher.SignedVoucher, error) {
+	p.more()
+	return p.RetrievalClientNode.CreatePaymentVoucher(ctx, ch, amount, lane)
+}
+
+// TestCancelBehind: what arrives while a cancelled deal says its last words is neither
+// paid for nor counted.
+func TestCancelBehind(t *testing.T) {
+	t.Parallel()
+	const size, first = 16 << 20, 100 // blocks that come before it is cancelled
+	car, root, _ := makeCAR(t, t.TempDir(), size, 64<<10)
+	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, voucher.Ask{PricePerByte: 3, PaymentInterval: 2 * size}, voucher.OneFIL) // only the end is paid
+	ctx := within(t, longest)
+	var kept atomic.Int64
+	arrived, cancelled := make(chan struct{}, 1), make(chan struct{})
+	end := once(func() { close(cancelled) })
+	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) {
+		c.Stores = noticedStores{c.Stores, func() {
+			n := kept.Add(1)
+			select {
+			case arrived <- struct{}{}:
+			default:
+			}
+			if n == first {
+				<-cancelled
+			}
+		}}
+		c.Node = slowPurse{c.Node, func() {
+			for end(); kept.Load() < first+8; {
+				select {
+				case <-arrived:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}}
+	})
+	t.Cleanup(end)
+	some := b.received(t, 3<<20)
+	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
+	must(t, err)
+	arrives(ctx, t, some)
+	must(t, b.CancelDeal(ctx, id))
+	st, err := b.Wait(ctx, id)
+	if err == nil || st.Status != voucher.DealStatusCancelled || st.FundsSpent != voucher.Price(3).Of(st.TotalReceived) {
+		t.Errorf("%s paid for %d bytes, %s, %v", st.FundsSpent, st.TotalReceived, st.Status, err)
+	}
+}
+
+// noticedStores tell of each block that is kept.
+type noticedStores struct {
+	market.Stores
+	kept func()
+}
+
+func (s noticedStores) Open(ctx context.Context, root cid.Cid) (market.Store, error) {
+	store, err := s.Stores.Open(ctx, root)
+	return noticedStore{store, s.kept}, err
+}
+
+type noticedStore struct {
+	market.Store
+	kept func()
+}
+
+func (s noticedStore) LinkSystem() ipld.LinkSystem {
+	ls := s.Store.LinkSystem()
+	open := ls.StorageWriteOpener
+	ls.StorageWriteOpener = func(lc ipld.LinkContext) (io.Writer, ipld.BlockWriteCommitter, error) {
+		w, commit, err := open(lc)
+		return w, func(l ipld.Link) error {
+			defer s.kept()
+			return commit(l)
+		}, err
+	}
+	return ls
 }
 
 // TestCancelStored: a deal that does not run is cancelled like one that does: what

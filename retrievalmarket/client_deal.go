@@ -189,10 +189,11 @@ func (d *clientDeal) settleUp(ctx context.Context) {
 	d.publish(ClientEventProgress)
 }
 
-// count takes over what the store holds.
+// count takes over what the store holds. What arrives behind the end of a deal that
+// was cancelled is not paid for, and not of it.
 func (d *clientDeal) count() {
 	seen := d.arrived(d.store.Written())
-	if seen == d.seen || d.received {
+	if seen == d.seen || d.received || d.deal.Phase == Failed && d.deal.Account.Ended {
 		return
 	}
 	d.pace = d.pace.arrived(time.Now(), seen)
