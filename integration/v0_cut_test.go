@@ -16,7 +16,6 @@ import (
 // TestV0Cuts: connections that break again and again cost nothing: the deal goes
 // on on another stream behind what is held, and both books are exact.
 func TestV0Cuts(t *testing.T) {
-	t.Parallel()
 	for name, ahead := range map[string]*voucher.Bytes{"strict": risk(0), "ahead": risk(2 << 20)} {
 		t.Run(name, func(t *testing.T) {
 			car, root, size := makeCAR(t, t.TempDir(), 24<<20, 64<<10)
