@@ -5,6 +5,7 @@ package integration
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -35,7 +38,19 @@ func TestMain(m *testing.M) {
 	// The processes of tests end without the second that the race detector lets pass
 	// before each exit, for what still runs then.
 	_ = os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")) // never fails: there is no NUL in it
+	manyAtOnce()
 	os.Exit(m.Run())
+}
+
+// manyAtOnce runs twice as many tests at once as there are processors, if -parallel
+// does not say otherwise: most of them wait half of their time.
+func manyAtOnce() {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))) // never fails: it is a number
+	}
 }
 
 func testLogger() *slog.Logger {
