@@ -101,8 +101,6 @@ func TestBothDirections(t *testing.T) {
 	both.Go(func() { one.buy(ctx, two) })
 	both.Go(func() { two.buy(ctx, one) })
 	both.Wait()
-	must(t, one.client.Close()) // after the last words
-	must(t, two.client.Close())
 	one.checkSold(1)
 	two.checkSold(1)
 }

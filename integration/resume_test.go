@@ -104,7 +104,7 @@ func TestProviderStarts(t *testing.T) {
 	s := newSeller(t, dir, newHostWithKey(t, key, true), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
 	half := b.received(t, 8<<20)
-	ctx := within(t, time.Minute)
+	ctx := within(t, longest)
 	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
 	must(t, err)
 	wait := func(what string, c <-chan struct{}) {
