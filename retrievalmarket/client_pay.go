@@ -57,9 +57,15 @@ func (d *clientDeal) sayDone() {
 }
 
 // wants is the purse's answer, or everything that is held if the provider
-// stands still.
+// stands still. The last byte is not paid ahead where payments ride along: a
+// provider that has sent and been paid everything closes such a deal, and what was
+// lost on the way would have to be bought again.
 func (d *clientDeal) wants(a revalidator.Account) (Amount, bool) {
-	amount, ok := d.purse.Next(a)
+	purse := d.purse
+	if d.courier.vouchers() {
+		purse.Expected = purse.Expected.Sub(1) // see below
+	}
+	amount, ok := purse.Next(a)
 	if d.payAll && !a.Ended {
 		all := a.Terms.Cost(a.Moved).Min(d.purse.Ceiling(a))
 		amount, ok = amount.Max(all), ok || a.Paid.Less(all)

@@ -17,6 +17,7 @@ type market struct {
 	total  Bytes // of the selection
 	block  Bytes // the largest
 	budget Amount
+	rides  bool // payments ride along
 
 	client  clientDeal
 	disk    record // the client's, as it was last written
@@ -45,6 +46,7 @@ func newMarket(t *rapid.T) *market {
 	if rapid.Bool().Draw(t, "poor") {
 		m.budget = voucher.Atto(rapid.Uint64Range(0, 50_000).Draw(t, "budget")).Min(whole)
 	}
+	m.rides = rapid.Bool().Draw(t, "rides along")
 	m.disk = record{Budget: m.budget, AtRisk: uint64(rapid.IntRange(0, 1500).Draw(t, "risk")), Phase: Moving}
 	if rapid.Bool().Draw(t, "quoted") {
 		m.disk.Expected = uint64(m.total)
@@ -59,7 +61,7 @@ func newMarket(t *rapid.T) *market {
 // restartClient is a client that comes up again: from its record, its lane and
 // what is durable of its store.
 func (m *market) restartClient() {
-	m.client = clientDeal{rec: m.disk, deal: m.disk.deal(m.terms, 0)}
+	m.client = clientDeal{courier: &courier{asVouch: m.rides}, rec: m.disk, deal: m.disk.deal(m.terms, 0)}
 	m.client.purse = m.client.newPurse()
 	m.client.deal = m.client.deal.step(paid{m.lane})
 	m.seen = m.durable
@@ -144,6 +146,9 @@ func (m *market) check() {
 	}
 	if most := m.terms.Cost(m.durable.Add(risk)); most.Less(m.lane) {
 		m.t.Fatalf("%s signed for %d bytes and %d at risk: more than %s", m.lane, m.durable, risk, most)
+	}
+	if whole := m.terms.Cost(m.total); m.rides && m.durable < m.total && m.total > 1 && !m.lane.Less(whole) {
+		m.t.Fatalf("%s signed, which is for everything, and %d bytes of %d are here", m.lane, m.durable, m.total)
 	}
 	if m.lane.Less(m.till) {
 		m.t.Fatalf("the provider has %s of %s", m.till, m.lane)
