@@ -19,7 +19,7 @@ func (d *clientDeal) look(ctx context.Context) {
 	d.payAll = d.payAll || (d.line.still || d.asked) && now.Sub(d.line.opened) > clientTick
 	switch {
 	case a.Ended:
-		d.lookSettling(now)
+		d.lookSettling(ctx, now)
 	case d.parked != "" || d.short():
 		d.progress = now // it waits for AddMoreFunds, as long as the user likes
 	case now.Sub(d.progress) > d.patience(d.c.cfg.Patience):

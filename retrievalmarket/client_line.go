@@ -64,7 +64,9 @@ func (d *clientDeal) opened(n openedNote) {
 		}
 		d.line.by, d.line.older = n.by, n.older
 		d.rec.Plain = n.older && n.by.inBand()
-		d.adopt(n.chid)
+		if d.adopt(n.chid); d.deal.Account.Ended {
+			d.repeats++
+		}
 	}
 }
 

@@ -55,11 +55,17 @@ func (d *clientDeal) disconnected() {
 	}
 }
 
+// comesBack reports whether the last payment needs another channel: it rides along,
+// its channel is gone, and the provider takes up the deal on the next.
+func (d *clientDeal) comesBack() bool {
+	return !d.line.open && d.line.by != nil && d.line.by.inBand() && !d.line.older && d.repeats < lastWords
+}
+
 // lookSettling waits for the provider to agree that all is paid. One that only
 // takes vouchers says so once: the payment may have been lost, which is mended
 // by paying again, and so may the answer. One that was paid again and is silent,
 // or whose channel is gone, cannot answer any more.
-func (d *clientDeal) lookSettling(now time.Time) {
+func (d *clientDeal) lookSettling(ctx context.Context, now time.Time) {
 	waited := now.Sub(d.progress)
 	if d.received && waited > lastWord {
 		d.deal.Message = "complete; the provider did not say that it has closed the deal"
@@ -67,6 +73,12 @@ func (d *clientDeal) lookSettling(now time.Time) {
 		return
 	}
 	if d.deal.settled() && d.courier.vouchers() {
+		if d.comesBack() {
+			if now.After(d.line.next) {
+				d.openLine(ctx)
+			}
+			waited = min(waited, lastWord) // as long as the provider is not reached
+		}
 		if d.line.open && d.repeats < lastWords && waited > time.Duration(d.repeats+1)*lastWord/(lastWords+1) {
 			d.repeats++
 			d.courier.again()
@@ -77,7 +89,7 @@ func (d *clientDeal) lookSettling(now time.Time) {
 			return
 		}
 	}
-	if waited > d.c.cfg.Patience {
+	if now.Sub(d.progress) > d.c.cfg.Patience {
 		d.err = fmt.Errorf("%w: everything is here, the last payment is not acknowledged", ErrSuspended)
 	}
 }
