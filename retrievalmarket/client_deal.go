@@ -69,6 +69,7 @@ type clientDeal struct {
 	doneSaid  bool      // the provider was told that nothing more is wanted
 	received  bool      // see receive
 	repeats   int       // how often the last payment was sent again at the end
+	returns   int       // and how often another channel was opened for it
 
 	mu    sync.Mutex
 	state ClientDealState        // guarded by mu

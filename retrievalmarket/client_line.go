@@ -65,7 +65,7 @@ func (d *clientDeal) opened(n openedNote) {
 		d.line.by, d.line.older = n.by, n.older
 		d.rec.Plain = n.older && n.by.inBand()
 		if d.adopt(n.chid); d.deal.Account.Ended {
-			d.repeats++
+			d.returns++
 		}
 	}
 }
@@ -78,11 +78,6 @@ func (d *clientDeal) acknowledged(n ackNote) {
 	d.purse.Window = d.pace.window(d.purse.AtRisk)
 	if n.ack.refused == 0 {
 		d.hope()
-		return
-	}
-	if d.deal.settled() && n.ack.refused == voucher.RefusedResume && !d.received {
-		d.deal.Message = "complete; the provider no longer knows the deal: " + n.ack.message
-		d.deal = d.deal.step(closed{})
 		return
 	}
 	d.refused(n.ack.refused, n.ack.message)
@@ -255,7 +250,8 @@ func (e *ProviderError) Unwrap() []error {
 	return errs
 }
 
-// refused ends the deal with the provider's reason.
+// refused ends the deal with the provider's reason. One that is settled is complete:
+// its provider has closed it, and what it said of that was lost.
 func (d *clientDeal) refused(code voucher.Refusal, detail string) {
 	status := voucher.DealStatusRejected
 	if code == voucher.RefusedContent {
@@ -264,6 +260,11 @@ func (d *clientDeal) refused(code voucher.Refusal, detail string) {
 	err := &ProviderError{Status: status, Refusal: code, Message: detail}
 	if d.received {
 		d.fail(status, err)
+		return
+	}
+	if d.deal.settled() && code == voucher.RefusedResume {
+		d.deal.Message = "complete; the provider no longer knows the deal: " + detail
+		d.deal = d.deal.step(closed{})
 		return
 	}
 	if code == voucher.RefusedCredit || code == voucher.RefusedInternal || code == voucher.RefusedPayment {

@@ -58,7 +58,7 @@ func (d *clientDeal) disconnected() {
 // comesBack reports whether the last payment needs another channel: it rides along,
 // its channel is gone, and the provider takes up the deal on the next.
 func (d *clientDeal) comesBack() bool {
-	return !d.line.open && d.line.by != nil && d.line.by.inBand() && !d.line.older && d.repeats < lastWords
+	return d.line.chid.Initiator == "" && d.line.by != nil && d.line.by.inBand() && !d.line.older && d.returns < lastWords
 }
 
 // lookSettling waits for the provider to agree that all is paid. One that only
@@ -74,7 +74,7 @@ func (d *clientDeal) lookSettling(ctx context.Context, now time.Time) {
 	}
 	if d.deal.settled() && d.courier.vouchers() {
 		if d.comesBack() {
-			if now.After(d.line.next) {
+			if !d.line.open && now.After(d.line.next) {
 				d.openLine(ctx)
 			}
 			waited = min(waited, lastWord) // as long as the provider is not reached
