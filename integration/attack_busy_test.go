@@ -253,3 +253,20 @@ func TestBusyTelling(t *testing.T) {
 	free()
 	r.has(ctx, 4*shopInterval)
 }
+
+// TestBusyAway: the deals of clients that went away without paying are in nobody's
+// way, even of one from their own network.
+func TestBusyAway(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	ctx := within(t, longest)
+	sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, func(c *market.ProviderConfig) {
+		c.MaxDeals, c.UnpaidFor = 2, time.Hour
+	})
+	for range 2 {
+		k := newCrook(ctx, t, sel, s, 7)
+		took(ctx, t, sel, k.chid, shopInterval)
+		must(t, k.host.Close())
+	}
+	honestSale(t, ctx, sel, s.deal, s.dealSize)
+}

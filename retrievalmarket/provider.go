@@ -135,6 +135,7 @@ type Provider struct {
 	log    *slog.Logger
 	book   providerBook
 	hub    *hub[ProviderDealID, ProviderEvent, ProviderDealState]
+	away   func(peer.ID) bool // reports whether a client is not connected
 	quotes *quoter
 	asks   *throttle                // queries
 	begun  *throttle                // deals that have come to nothing, or may yet
@@ -167,6 +168,7 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 		byChan: make(map[datatransfer.ChannelID]*providerDeal),
 	}
 	p.asks, p.idle, p.begun = newThrottle(50, 200), newThrottle(50, 200), newThrottle(2, 128)
+	p.away = func(client peer.ID) bool { return cfg.Host.Network().Connectedness(client) != network.Connected }
 	p.quotes = newQuoter(cfg.Pieces, cfg.MaxQuoteLinks)
 	p.streams = newProviderStreams(p)
 	if cfg.Transfers != nil {

@@ -49,6 +49,7 @@ type channelView struct {
 	moved      time.Time // when a byte last moved
 	unsealing  bool
 	leaving    bool // it was asked to make room for another deal
+	away       bool // as its client was not connected
 }
 
 // measure brings v up to date with what its channel sent. d.mu is held.

@@ -25,7 +25,8 @@ import (
 //     the one that has stood still longest.
 //   - It keeps its place for UnpaidFor, unless its network has more of them than
 //     that of the new deal has deals: many from one place wait for each other, and
-//     not others for them.
+//     not others for them. One whose client is not connected goes before all others
+//     of its network, and at once.
 
 const (
 	// still is how long no byte has moved in a deal that stands still. A payment of
@@ -94,7 +95,7 @@ func (p *Provider) evict(among func(*providerDeal) bool, place string) bool {
 		if d.origin == place {
 			here++
 		}
-		if w, waits := d.waits(now); waits && among(d) {
+		if w, waits := d.waits(now, p.away(d.key.From)); waits && among(d) {
 			deals, all = append(deals, d), append(all, w)
 		}
 	}
@@ -102,7 +103,7 @@ func (p *Provider) evict(among func(*providerDeal) bool, place string) bool {
 	if i < 0 {
 		return false
 	}
-	deals[i].leaveSoon()
+	deals[i].leaveSoon(all[i].away)
 	return true
 }
 
@@ -110,11 +111,15 @@ func (p *Provider) evict(among func(*providerDeal) bool, place string) bool {
 type waiter struct {
 	origin string
 	since  time.Time // when a byte last moved, or could again
+	away   bool      // its client is not connected
 	worth  uint64    // bytes that it paid for, for each second that it has its place
 }
 
 // less reports whether w is less of a loss than v.
 func (w waiter) less(v waiter) bool {
+	if w.away != v.away {
+		return w.away
+	}
 	return w.worth < v.worth || w.worth == v.worth && w.since.Before(v.since)
 }
 
@@ -137,20 +142,20 @@ func leastMissed(all []waiter, place string, here int, before time.Time) int {
 			found = i
 		}
 	}
-	if found < 0 || all[found].origin != place && count[all[found].origin] > here+1 || all[found].since.Before(before) {
+	if found < 0 || all[found].origin != place && count[all[found].origin] > here+1 || all[found].away || all[found].since.Before(before) {
 		return found
 	}
 	return -1
 }
 
-// waits reports whether a deal stands still and has not paid for its place. p.mu is
-// held.
-func (d *providerDeal) waits(now time.Time) (w waiter, yes bool) {
+// waits reports whether a deal stands still, as that of a client that is away does, and
+// has not paid for its place. p.mu is held.
+func (d *providerDeal) waits(now time.Time, away bool) (w waiter, yes bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := &d.view
-	w = waiter{d.origin, v.moved, worth(v.account, now.Sub(d.since))}
-	return w, !v.leaving && !v.unsealing && now.Sub(v.moved) >= still && w.worth < placeRate
+	w = waiter{d.origin, v.moved, away, worth(v.account, now.Sub(d.since))}
+	return w, !v.leaving && !v.unsealing && (away || now.Sub(v.moved) >= still) && w.worth < placeRate
 }
 
 // worth is how many bytes an account has paid for, for each second of a time. What
@@ -164,9 +169,9 @@ func worth(a revalidator.Account, held time.Duration) uint64 {
 
 // leaveSoon asks the deal to make room. Its goroutine finds that out whatever else
 // waits for it. p.mu is held.
-func (d *providerDeal) leaveSoon() {
+func (d *providerDeal) leaveSoon(away bool) {
 	d.mu.Lock()
-	d.view.leaving = true
+	d.view.leaving, d.view.away = true, away
 	d.mu.Unlock()
 	d.inbox.rouse()
 }
@@ -175,12 +180,12 @@ func (d *providerDeal) leaveSoon() {
 // moved, since.
 func (d *providerDeal) makeRoom() {
 	d.mu.Lock()
-	leaving := d.view.leaving
+	leaving, away := d.view.leaving, d.view.away
 	d.view.leaving = false
 	d.mu.Unlock()
 	now := time.Now()
 	switch {
-	case !leaving || d.unsealing || now.Sub(d.moved) < still || worth(d.deal.Account, now.Sub(d.since)) >= placeRate:
+	case !leaving || d.unsealing || !away && now.Sub(d.moved) < still || worth(d.deal.Account, now.Sub(d.since)) >= placeRate:
 	case d.deal.settled():
 		d.done = true // nobody waits for it
 	default:

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/tollgraph/tollgraph/revalidator"
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -14,8 +16,8 @@ import (
 func TestLeastMissed(t *testing.T) {
 	now := time.Unix(1000, 0)
 	ago := func(s int) time.Time { return now.Add(time.Duration(-s) * time.Second) }
-	crowd := []waiter{{"a", ago(5), 0}, {"b", ago(50), 0}, {"a", ago(6), 0}, {"a", ago(4), 0}}
-	paid := []waiter{{"a", ago(60), 9}, {"a", ago(40), 2}, {"a", ago(50), 2}}
+	crowd := []waiter{{"a", ago(5), false, 0}, {"b", ago(50), false, 0}, {"a", ago(6), false, 0}, {"a", ago(4), false, 0}}
+	paid := []waiter{{"a", ago(60), false, 9}, {"a", ago(40), false, 2}, {"a", ago(50), false, 2}}
 	for name, c := range map[string]struct {
 		all   []waiter
 		place string
@@ -26,10 +28,12 @@ func TestLeastMissed(t *testing.T) {
 		"the oldest of the largest":             {crowd, "c", 0, 2},
 		"they are from there itself, and young": {crowd, "a", 3, -1},
 		"it would have as many":                 {crowd, "c", 2, -1},
-		"one each, and young":                   {[]waiter{{"a", ago(5), 0}, {"b", ago(6), 0}}, "c", 0, -1},
-		"one each, and old":                     {[]waiter{{"a", ago(5), 0}, {"b", ago(31), 0}}, "c", 0, 1},
-		"from there itself, and old":            {[]waiter{{"c", ago(5), 0}, {"c", ago(40), 0}}, "c", 2, 1},
+		"one each, and young":                   {[]waiter{{"a", ago(5), false, 0}, {"b", ago(6), false, 0}}, "c", 0, -1},
+		"one each, and old":                     {[]waiter{{"a", ago(5), false, 0}, {"b", ago(31), false, 0}}, "c", 0, 1},
+		"from there itself, and old":            {[]waiter{{"c", ago(5), false, 0}, {"c", ago(40), false, 0}}, "c", 2, 1},
 		"the oldest of those that paid least":   {paid, "a", 3, 2},
+		"from there itself, young and away":     {[]waiter{{"a", ago(6), false, 0}, {"a", ago(4), true, 5}, {"a", ago(5), false, 0}}, "a", 3, 1},
+		"away, but not of the largest":          {append([]waiter{{"b", ago(4), true, 0}}, crowd...), "c", 0, 3},
 	} {
 		if got := leastMissed(c.all, c.place, c.here, ago(30)); got != c.want {
 			t.Errorf("%s: %d, want %d", name, got, c.want)
@@ -57,18 +61,21 @@ func TestPlaces(t *testing.T) {
 		paid uint64
 		more uint64 // paid a moment ago
 		goes bool
+		away bool
 	}{
-		"paid nothing, a moment ago":              {2 * time.Second, 0, 0, false},
-		"paid nothing":                            {6 * time.Second, 0, 0, true},
-		"paid an attoFIL":                         {6 * time.Second, 1, 0, true},
-		"paid another attoFIL":                    {6 * time.Second, 1, 2, true},
-		"paid for its place":                      {50 * time.Second, interval, 0, false},
-		"paid for a minute of two":                {2 * time.Minute, interval, 0, true},
-		"paid for more than it was sent":          {2 * time.Minute, 3 * interval, 0, false},
-		"paid late what was due":                  {20 * time.Minute, 0, interval, false},
-		"paid late an attoFIL less than what was": {20 * time.Minute, 0, interval - 1, true},
+		"paid nothing, a moment ago":              {2 * time.Second, 0, 0, false, false},
+		"paid nothing, a moment ago, away":        {2 * time.Second, 0, 0, true, true},
+		"paid for its place, away":                {50 * time.Second, interval, 0, false, true},
+		"paid nothing":                            {6 * time.Second, 0, 0, true, false},
+		"paid an attoFIL":                         {6 * time.Second, 1, 0, true, false},
+		"paid another attoFIL":                    {6 * time.Second, 1, 2, true, false},
+		"paid for its place":                      {50 * time.Second, interval, 0, false, false},
+		"paid for a minute of two":                {2 * time.Minute, interval, 0, true, false},
+		"paid for more than it was sent":          {2 * time.Minute, 3 * interval, 0, false, false},
+		"paid late what was due":                  {20 * time.Minute, 0, interval, false, false},
+		"paid late an attoFIL less than what was": {20 * time.Minute, 0, interval - 1, true, false},
 	} {
-		p, d := &Provider{cfg: ProviderConfig{UnpaidFor: time.Nanosecond}}, stander(1, c.held, c.paid)
+		p, d := &Provider{cfg: ProviderConfig{UnpaidFor: time.Nanosecond}, away: func(peer.ID) bool { return c.away }}, stander(1, c.held, c.paid)
 		p.live = map[ProviderDealID]*providerDeal{d.key: d}
 		d.handle(t.Context(), attachNote{}) // another channel changes nothing
 		d.view.moved = d.moved
@@ -85,7 +92,7 @@ func TestPlaces(t *testing.T) {
 // TestMakeRoomUnheard: a deal in whose inbox nothing fits any more makes room all the
 // same.
 func TestMakeRoomUnheard(t *testing.T) {
-	p, d := &Provider{cfg: ProviderConfig{UnpaidFor: time.Nanosecond}}, stander(1, time.Minute, 0)
+	p, d := &Provider{cfg: ProviderConfig{UnpaidFor: time.Nanosecond}, away: func(peer.ID) bool { return false }}, stander(1, time.Minute, 0)
 	p.live = map[ProviderDealID]*providerDeal{d.key: d}
 	for d.inbox.post(payNote{}) {
 	}
