@@ -190,7 +190,7 @@ func TestPauseResume(t *testing.T) {
 func TestIdleDealsAreReaped(t *testing.T) {
 	t.Parallel()
 	car, root, size := makeCAR(t, t.TempDir(), 16<<20, 64<<10)
-	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, func(c *market.ProviderConfig) { c.IdleTimeout = 3 * time.Second })
+	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, func(c *market.ProviderConfig) { c.IdleTimeout = 10 * time.Second })
 	b := newBuyer(t, t.TempDir())
 	some := b.received(t, 3<<20)
 	ctx := within(t, longest)
