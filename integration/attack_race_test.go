@@ -41,7 +41,7 @@ func code(c datatransfer.EventCode) func(datatransfer.Event, datatransfer.Channe
 }
 
 // wait takes what comes, or fails.
-func wait[T any](ctx context.Context, t *testing.T, what <-chan T) T {
+func wait[T any](ctx context.Context, t testing.TB, what <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-what:

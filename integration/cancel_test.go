@@ -21,11 +21,8 @@ func TestCancel(t *testing.T) {
 	car, root, _ := makeCAR(t, t.TempDir(), 32<<20, 64<<10)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
-	some := b.received(t, 3<<20)
 	ctx := within(t, longest)
-	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
-	must(t, err)
-	<-some
+	id := b.until(ctx, t, s, root, 3<<20)
 	must(t, b.CancelDeal(ctx, id))
 	st, err := b.Wait(ctx, id)
 	if err == nil || st.Status != voucher.DealStatusCancelled {
@@ -80,10 +77,7 @@ func TestCancelBehind(t *testing.T) {
 		}}
 	})
 	t.Cleanup(end)
-	some := b.received(t, 3<<20)
-	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
-	must(t, err)
-	arrives(ctx, t, some)
+	id := b.until(ctx, t, s, root, 3<<20)
 	must(t, b.CancelDeal(ctx, id))
 	st, err := b.Wait(ctx, id)
 	if err == nil || st.Status != voucher.DealStatusCancelled || st.FundsSpent != voucher.Price(3).Of(st.TotalReceived) {
@@ -134,11 +128,8 @@ func TestCancelStored(t *testing.T) {
 func cancelStored(t *testing.T, s *seller, root cid.Cid, name string, away bool) {
 	t.Helper()
 	b := newBuyer(t, t.TempDir())
-	some := b.received(t, 3<<20)
 	ctx := within(t, longest)
-	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
-	must(t, err)
-	<-some
+	id := b.until(ctx, t, s, root, 3<<20)
 	must(t, b.PauseDeal(ctx, id))
 	if away {
 		s.stop()

@@ -162,11 +162,8 @@ func TestPauseResume(t *testing.T) {
 	car, root, size := makeCAR(t, t.TempDir(), 16<<20, 64<<10)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
-	some := b.received(t, 3<<20)
 	ctx := within(t, longest)
-	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
-	must(t, err)
-	<-some
+	id := b.until(ctx, t, s, root, 3<<20)
 	must(t, b.PauseDeal(ctx, id))
 	if _, err := b.Wait(ctx, id); !errors.Is(err, market.ErrPaused) {
 		t.Fatalf("got %v, want %v", err, market.ErrPaused)
@@ -192,17 +189,14 @@ func TestIdleDealsAreReaped(t *testing.T) {
 	car, root, size := makeCAR(t, t.TempDir(), 16<<20, 64<<10)
 	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL, func(c *market.ProviderConfig) { c.IdleTimeout = 10 * time.Second })
 	b := newBuyer(t, t.TempDir())
-	some := b.received(t, 3<<20)
 	ctx := within(t, longest)
-	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
-	must(t, err)
-	<-some
+	id := b.until(ctx, t, s, root, 3<<20)
 	must(t, b.PauseDeal(ctx, id))
 	reaped := s.waitFor(t, id, voucher.DealStatusCancelled)
 	if !strings.Contains(reaped.Message, "nothing moved and nothing was paid for") {
 		t.Errorf("ended because %q", reaped.Message)
 	}
-	_, err = b.ResumeDeal(ctx, id)
+	_, err := b.ResumeDeal(ctx, id)
 	must(t, err)
 	last, err := b.Wait(ctx, id)
 	must(t, err)

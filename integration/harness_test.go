@@ -306,6 +306,17 @@ func newHostAt(t testing.TB, key crypto.PrivKey, addr string) host.Host {
 	return h
 }
 
+// until begins to buy root from s, paid strictly after receipt, and returns when more
+// than n bytes are here.
+func (b *buyer) until(ctx context.Context, t *testing.T, s *seller, root cid.Cid, n voucher.Bytes) market.DealID {
+	t.Helper()
+	some := b.received(t, n)
+	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
+	must(t, err)
+	wait(ctx, t, some)
+	return id
+}
+
 // received tells when a deal of b has more than n bytes.
 func (b *buyer) received(t testing.TB, n voucher.Bytes) <-chan struct{} {
 	t.Helper()

@@ -77,15 +77,8 @@ func TestProviderRestarts(t *testing.T) {
 	addr := freeAddress(t)
 	s := newSeller(t, dir, newHostAt(t, key, addr), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
-	half := b.received(t, 8<<20)
 	ctx := within(t, longest)
-	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
-	must(t, err)
-	select {
-	case <-half:
-	case <-ctx.Done():
-		t.Fatal(ctx.Err())
-	}
+	id := b.until(ctx, t, s, root, 8<<20)
 	s.stop()
 	again := newSeller(t, dir, newHostAt(t, key, addr), []string{car}, defaultAsk, voucher.OneFIL)
 	_, err = b.Wait(ctx, id)
@@ -103,18 +96,8 @@ func TestProviderStarts(t *testing.T) {
 	must(t, err)
 	s := newSeller(t, dir, newHostWithKey(t, key, true), []string{car}, defaultAsk, voucher.OneFIL)
 	b := newBuyer(t, t.TempDir())
-	half := b.received(t, 8<<20)
 	ctx := within(t, longest)
-	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
-	must(t, err)
-	wait := func(what string, c <-chan struct{}) {
-		select {
-		case <-c:
-		case <-ctx.Done():
-			t.Fatal(what, ctx.Err())
-		}
-	}
-	wait("half of it", half)
+	id := b.until(ctx, t, s, root, 8<<20)
 	addrs := s.host.Addrs()
 	s.stop()
 	starting := newStack(t, newHostAt(t, key, addrs[0].String()), dir)
@@ -128,7 +111,7 @@ func TestProviderStarts(t *testing.T) {
 		default:
 		}
 	}))
-	wait("the client comes back", refused)
+	wait(ctx, t, refused)
 	again := newSellerOn(t, starting, dir, []string{car}, defaultAsk, voucher.OneFIL)
 	_, err = b.Wait(ctx, id)
 	must(t, err)

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"crypto/rand"
 	"testing"
 	"time"
@@ -57,27 +56,18 @@ func TestV0Restarts(t *testing.T) {
 	third := b.received(t, 8<<20)
 	_, err = b.Retrieve(ctx, request)
 	must(t, err)
-	arrives(ctx, t, third)
+	wait(ctx, t, third)
 	b.stop()
 	b = newBuyerOn(t, clientDir, newHostWithKey(t, clientKey, false), buysByStream)
 	most := b.received(t, 16<<20)
 	id, err := b.Retrieve(ctx, request)
 	must(t, err)
-	arrives(ctx, t, most)
+	wait(ctx, t, most)
 	s.stop()
 	again := newSeller(t, dir, newHostAt(t, key, addr), []string{car}, defaultAsk, voucher.OneFIL, sellsByStream)
 	_, err = b.Wait(ctx, id)
 	must(t, err)
 	settledExactly(t, again, b, size, defaultAsk)
-}
-
-func arrives(ctx context.Context, t testing.TB, done <-chan struct{}) {
-	t.Helper()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		t.Fatal(ctx.Err())
-	}
 }
 
 // TestV0Skip: who comes back without having paid is sent what it did not get, and
@@ -227,7 +217,7 @@ func TestV0OldProviderRestart(t *testing.T) {
 	half := b.received(t, 6_000_000)
 	_, err = b.Retrieve(ctx, p.request(root))
 	must(t, err)
-	arrives(ctx, t, half)
+	wait(ctx, t, half)
 	b.stop()
 	b = newBuyerOn(t, dir, newHostWithKey(t, key, false))
 	got, err := b.Get(ctx, p.request(root))

@@ -251,8 +251,7 @@ func (d *clientDeal) keep(ctx context.Context, now bool) {
 
 func (d *clientDeal) fail(status voucher.DealStatus, err error) {
 	if d.received {
-		d.deal.Message = "complete; the provider's last word: " + err.Error()
-		d.deal = d.deal.step(closed{})
+		d.closeAlone("the provider's last word: " + err.Error())
 		return
 	}
 	d.deal = d.deal.step(failed{status, err.Error()})

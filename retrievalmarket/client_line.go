@@ -263,8 +263,7 @@ func (d *clientDeal) refused(code voucher.Refusal, detail string) {
 		return
 	}
 	if d.deal.settled() && code == voucher.RefusedResume {
-		d.deal.Message = "complete; the provider no longer knows the deal: " + detail
-		d.deal = d.deal.step(closed{})
+		d.closeAlone("the provider no longer knows the deal: " + detail)
 		return
 	}
 	if code == voucher.RefusedCredit || code == voucher.RefusedInternal || code == voucher.RefusedPayment {

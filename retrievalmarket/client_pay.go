@@ -63,7 +63,7 @@ func (d *clientDeal) sayDone() {
 func (d *clientDeal) wants(a revalidator.Account) (Amount, bool) {
 	purse := d.purse
 	if d.courier.vouchers() {
-		purse.Expected = purse.Expected.Sub(1) // see below
+		purse.Expected = purse.Expected.Sub(1)
 	}
 	amount, ok := purse.Next(a)
 	if d.payAll && !a.Ended {

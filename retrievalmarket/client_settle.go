@@ -32,6 +32,13 @@ func (d *clientDeal) receive() {
 	d.of.receive()
 }
 
+// closeAlone ends a deal that is settled without the provider's agreement; why says
+// what is missing.
+func (d *clientDeal) closeAlone(why string) {
+	d.deal.Message = "complete; " + why
+	d.deal = d.deal.step(closed{})
+}
+
 // closeStore closes the store, once.
 func (d *clientDeal) closeStore() {
 	if d.received {
@@ -68,28 +75,24 @@ func (d *clientDeal) comesBack() bool {
 func (d *clientDeal) lookSettling(ctx context.Context, now time.Time) {
 	waited := now.Sub(d.progress)
 	if d.received && waited > lastWord {
-		d.deal.Message = "complete; the provider did not say that it has closed the deal"
-		d.deal = d.deal.step(closed{})
+		d.closeAlone("the provider did not say that it has closed the deal")
 		return
 	}
 	if d.deal.settled() && d.courier.vouchers() {
-		if d.comesBack() {
-			if !d.line.open && now.After(d.line.next) {
-				d.openLine(ctx)
-			}
-			waited = min(waited, lastWord) // as long as the provider is not reached
+		back := d.comesBack()
+		if back && !d.line.open && now.After(d.line.next) {
+			d.openLine(ctx)
 		}
 		if d.line.open && d.repeats < lastWords && waited > time.Duration(d.repeats+1)*lastWord/(lastWords+1) {
 			d.repeats++
 			d.courier.again()
 		}
-		if waited > lastWord && (!d.line.open || d.courier.idle()) {
-			d.deal.Message = "complete; the provider did not acknowledge the last payment"
-			d.deal = d.deal.step(closed{})
+		if waited > lastWord && !back && (!d.line.open || d.courier.idle()) {
+			d.closeAlone("the provider did not acknowledge the last payment")
 			return
 		}
 	}
-	if now.Sub(d.progress) > d.c.cfg.Patience {
+	if waited > d.c.cfg.Patience {
 		d.err = fmt.Errorf("%w: everything is here, the last payment is not acknowledged", ErrSuspended)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
-	"github.com/libp2p/go-libp2p/core/network"
 
 	"github.com/tollgraph/tollgraph/revalidator"
 	"github.com/tollgraph/tollgraph/validation"
@@ -42,7 +41,7 @@ func (d *providerDeal) tell(ctx context.Context) {
 	d.mu.Lock()
 	chid, attached := d.view.chid, d.view.attached
 	d.mu.Unlock()
-	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
+	if !attached || d.p.away(d.key.From) {
 		return
 	}
 	g := d.grant()
@@ -177,17 +176,14 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 	if d.deal.Phase == Completed && !d.sentAll {
 		d.closeLater(ctx, chid)
 	}
-	if !attached || d.p.cfg.Host.Network().Connectedness(d.key.From) != network.Connected {
+	if !attached || d.p.away(d.key.From) {
 		return
 	}
 	if d.telling != nil { // one thing after the other
 		<-d.telling.over
 	}
 	if !d.streaming && time.Since(d.rec.Created) < time.Second {
-		select {
-		case <-time.After(acceptanceLead):
-		case <-ctx.Done():
-		}
+		pause(ctx, acceptanceLead)
 	}
 	reply := &voucher.DealResponse{Status: d.deal.status(), ID: d.key.ID, Message: d.deal.Message}
 	var err error
@@ -217,10 +213,7 @@ func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, r
 // more, and looks at what that was sent meanwhile.
 func (d *providerDeal) closeLater(ctx context.Context, chid datatransfer.ChannelID) {
 	d.p.done.Go(func() {
-		select {
-		case <-time.After(closeAfter):
-		case <-ctx.Done():
-		}
+		pause(ctx, closeAfter)
 		d.closeChannel(ctx, chid)
 		d.tally()
 	})

@@ -233,7 +233,7 @@ func soldWhole(err error) bool {
 // follow is next for a retrieval that runs: a network that is away for a while is
 // waited for.
 func (v *retrieval) follow(ctx context.Context) (*clientDeal, error) {
-	deadline, pause := time.Now().Add(v.c.cfg.Patience), 250*time.Millisecond
+	deadline, rest := time.Now().Add(v.c.cfg.Patience), 250*time.Millisecond
 	for {
 		d, err := v.next(ctx)
 		if why := v.halted(); why != nil || ctx.Err() != nil {
@@ -248,11 +248,8 @@ func (v *retrieval) follow(ctx context.Context) (*clientDeal, error) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%w: %w", ErrSuspended, err)
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-		}
-		pause = min(2*pause, maxBackoff)
+		pause(ctx, rest)
+		rest = min(2*rest, maxBackoff)
 	}
 }
 

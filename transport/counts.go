@@ -1,6 +1,9 @@
 package transport
 
-import "sync"
+import (
+	"maps"
+	"sync"
+)
 
 // counts are counters by reason.
 type counts struct {
@@ -19,9 +22,5 @@ func (c *counts) add(r Reason) {
 func (c *counts) all() map[Reason]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := make(map[Reason]uint64, len(c.n))
-	for r, n := range c.n {
-		out[r] = n
-	}
-	return out
+	return maps.Clone(c.n)
 }
