@@ -27,7 +27,7 @@ func TestLastWords(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			const trip = 400 * time.Millisecond
+			const trip = 800 * time.Millisecond
 			car, root, size := makeCAR(t, t.TempDir(), 10<<20, 256<<10)
 			key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 			must(t, err)

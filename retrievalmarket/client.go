@@ -198,6 +198,11 @@ func (c *Client) onEvent(ev datatransfer.Event, st datatransfer.ChannelState) {
 	d, known := c.byChan[chid]
 	c.mu.Unlock()
 	if !known {
+		// What else comes first is a late word of a channel that the deal had before it
+		// was paused or the node was stopped: its end is not the deal's.
+		if ev.Code != datatransfer.Open {
+			return
+		}
 		if d = c.dealOf(st.Voucher()); d == nil {
 			return // another program's channel, or a deal that is over
 		}
