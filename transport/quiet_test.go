@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
@@ -350,4 +351,28 @@ func BenchmarkQuietBlock(b *testing.B) {
 		_ = s.block(tallyQueued, 256<<10, index, true)
 	}
 	b.ReportMetric(float64(c.events)/float64(index), "events/block")
+}
+
+// TestQuietSlow: a channel in which a block moves now and then costs data-transfer
+// little all the same, and a client hears of each, for it may have to pay.
+func TestQuietSlow(t *testing.T) {
+	for kind, most := range map[tallyKind]int{tallyQueued: 16, tallySent: 16, tallyReceived: 202} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &stockChannel{status: datatransfer.Ongoing}
+			q := newQuietStack(t, QuietConfig{}, c)
+			for i := range int64(100) {
+				if err := q.block(kind, 256<<10, i+1, true); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			q.q.Close()
+			if c.events > most || c.kinds[kind].total != 100*256<<10 {
+				t.Errorf("kind %d: %d events for 100 blocks, %d bytes on record", kind, c.events, c.kinds[kind].total)
+			}
+			if kind == tallyReceived && c.events < 200 {
+				t.Errorf("%d events for 100 blocks received", c.events)
+			}
+		})
+	}
 }
