@@ -35,7 +35,6 @@ const (
 	ReasonUpdate      Reason = "update"       // an update that is not a voucher
 	ReasonResent      Reason = "resent"       // had too much sent again
 	ReasonEndless     Reason = "endless"      // follows links to what it has been sent, without end
-	ReasonSlow        Reason = "slow"         // a request was ended because its peer does not read
 	ReasonNotAdmitted Reason = "not-admitted" // refused by GuardConfig.Admit
 	ReasonPanic       Reason = "panic"        // handling it panicked
 	ReasonTransfer    Reason = "transfer"     // a data-transfer message that may not come this way

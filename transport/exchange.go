@@ -66,9 +66,9 @@ type GuardConfig struct {
 	TotalWindow uint64
 
 	// MaxWaiting is how many requests may wait at once for their peers to read. Each
-	// holds one of graphsync's workers; beyond that, all of the peer that has read
-	// nothing for longest are ended. It should be half of graphsync's
-	// MaxInProgressIncomingRequests. Default 100.
+	// holds one of graphsync's workers; beyond that, those of the peer that has read
+	// nothing for longest are paused until it reads. It should be three quarters of
+	// graphsync's MaxInProgressIncomingRequests. Default 100.
 	MaxWaiting int
 
 	// KeepChannels is how many channels Progress remembers. Default 65536.
@@ -156,7 +156,7 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 		ctx:           ctx,
 		stop:          stop,
 	}
-	e.flow = newFlow(cfg.Window, cfg.TotalWindow, cfg.MaxWaiting, e.tooSlow)
+	e.flow = newFlow(cfg.Window, cfg.TotalWindow, cfg.MaxWaiting, e.recall)
 	// These come first, so that they see every request and block: graphsync stops
 	// at the first hook that pauses or refuses.
 	gs.RegisterIncomingRequestHook(e.admit)
@@ -300,12 +300,6 @@ func (e *Exchange) written(_ peer.ID, req graphsync.RequestData, b graphsync.Blo
 		s.meter.written(b.BlockSizeOnWire())
 		e.flow.release(s, b.BlockSizeOnWire())
 	}
-}
-
-// tooSlow ends a request whose peer does not read.
-func (e *Exchange) tooSlow(s *served) {
-	e.counts.add(ReasonSlow)
-	e.failed(s.id)
 }
 
 // ended is called when graphsync has let go of a request.

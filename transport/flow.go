@@ -21,11 +21,12 @@ import (
 //
 // What waits holds one of graphsync's workers, and a peer that does not read can
 // have several wait. When many do, those of the peer that has read nothing for the
-// longest time are ended.
+// longest time stand aside: each passes with the block at hand, which is in memory
+// anyway, and is paused behind it until the peer has read half of its window.
 type flow struct {
 	window, most uint64
-	patient      int           // so many may wait without anybody being ended
-	end          func(*served) // ends a request; does not block
+	patient      int           // so many may wait without anybody standing aside
+	goOn         func(*served) // lets one go on that stood aside; does not block
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
@@ -40,7 +41,8 @@ type peerFlow struct {
 	sum   uint64
 	moved time.Time // when sum last fell, or rose from nothing
 	line  []*waiter
-	short bool // in flow.short
+	aside []*served // those that stand aside
+	short bool      // in flow.short
 }
 
 // waiter is a block that waits for its turn.
@@ -48,11 +50,10 @@ type waiter struct {
 	s    *served
 	n    uint64
 	pass chan struct{} // closed when it may go
-	over bool          // its request is being ended
 }
 
-func newFlow(window, most uint64, patient int, end func(*served)) *flow {
-	return &flow{window: window, most: most, patient: patient, end: end, peers: make(map[peer.ID]*peerFlow), queued: make(map[graphsync.RequestID]uint64)}
+func newFlow(window, most uint64, patient int, goOn func(*served)) *flow {
+	return &flow{window: window, most: most, patient: patient, goOn: goOn, peers: make(map[peer.ID]*peerFlow), queued: make(map[graphsync.RequestID]uint64)}
 }
 
 // queue counts n bytes for the peer of s and waits while that would exceed the
@@ -63,9 +64,6 @@ func (f *flow) queue(s *served, n uint64) {
 	w := f.enter(s, n)
 	if w == nil {
 		return
-	}
-	for _, v := range f.tooMany() {
-		f.end(v)
 	}
 	select {
 	case <-w.pass:
@@ -93,44 +91,43 @@ func (f *flow) enter(s *served, n uint64) *waiter {
 	w := &waiter{s: s, n: n, pass: make(chan struct{})}
 	pf.line = append(pf.line, w)
 	f.serve(pf)
+	f.makeRoom()
 	return w
 }
 
-// stillFor is how long a peer must have read nothing for its requests to be ended.
-const stillFor = time.Second
-
-// tooMany returns the waiting requests of the peer that has read nothing for the
-// longest time, if more wait than may, once.
-func (f *flow) tooMany() (over []*served) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+// makeRoom lets those that wait for the peer that has read nothing for the longest
+// time stand aside, if more wait than may. mu is held.
+func (f *flow) makeRoom() {
 	var stillest *peerFlow
-	since, waiting := time.Now().Add(-stillFor), 0
+	waiting := 0
 	for _, pf := range f.peers {
-		n := pf.waiting()
-		if waiting += n; n > 0 && pf.moved.Before(since) {
-			stillest, since = pf, pf.moved
+		waiting += len(pf.line)
+		if len(pf.line) > 0 && (stillest == nil || pf.moved.Before(stillest.moved)) {
+			stillest = pf
 		}
 	}
-	if waiting <= f.patient || stillest == nil {
-		return nil
+	if waiting <= f.patient {
+		return
 	}
 	for _, w := range stillest.line {
-		if !w.over {
-			w.over, over = true, append(over, w.s)
-		}
+		f.count(stillest, w.s, w.n)
+		w.s.standAside()
+		stillest.aside = append(stillest.aside, w.s)
+		close(w.pass)
 	}
-	return over
+	stillest.line = nil
 }
 
-// waiting is how many wait of whom nobody has seen the end yet.
-func (pf *peerFlow) waiting() (n int) {
-	for _, w := range pf.line {
-		if !w.over {
-			n++
-		}
+// recall lets those of pf go on that stand aside, if there is room for them. mu is
+// held.
+func (f *flow) recall(pf *peerFlow) {
+	if len(pf.line) > 0 || pf.sum > f.window/2 {
+		return
 	}
-	return n
+	for _, s := range pf.aside {
+		f.goOn(s)
+	}
+	pf.aside = nil
 }
 
 // leave gives up a turn.
@@ -180,6 +177,7 @@ func (f *flow) serve(pf *peerFlow) (short bool) {
 		close(w.pass)
 	}
 	pf.line = nil // what was passed is not kept in memory
+	f.recall(pf)
 	return false
 }
 
@@ -218,6 +216,7 @@ func (f *flow) drop(s *served) {
 			}
 			return w.s == s
 		})
+		pf.aside = slices.DeleteFunc(pf.aside, func(a *served) bool { return a == s })
 		f.less(s, f.queued[s.id])
 		f.serve(pf)
 		f.serveShort()
@@ -252,8 +251,15 @@ func (f *flow) close() {
 		for _, w := range pf.line {
 			close(w.pass)
 		}
-		pf.line = nil
+		pf.line, pf.aside = nil, nil
 	}
+}
+
+// standAside pauses s behind the block at hand, until it is recalled.
+func (s *served) standAside() {
+	s.mu.Lock()
+	s.aside = true
+	s.mu.Unlock()
 }
 
 // over says that s will send no more.

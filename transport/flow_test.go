@@ -141,59 +141,81 @@ func TestFlowEnds(t *testing.T) {
 	}
 }
 
-// waiting is how many wait.
-func (f *flow) waiting() (n int) {
+// stand is how many wait, and how many stand aside.
+func (f *flow) stand() (waiting, aside int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, pf := range f.peers {
-		n += pf.waiting()
+		waiting, aside = waiting+len(pf.line), aside+len(pf.aside)
 	}
-	return n
+	return waiting, aside
 }
 
 // TestFlowStill: when too many requests wait for their peers to read, those of the
-// peer that has read nothing for the longest time are ended, and only those.
+// peer that has read nothing for the longest time stand aside, and only those, until it
+// has read half of its window.
 func TestFlowStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		var ended []peer.ID
-		var f *flow
-		f = newFlow(10, 1<<20, 3, func(s *served) {
-			mu.Lock()
-			ended = append(ended, s.peer)
-			mu.Unlock()
-			s.mu.Lock()
-			s.dying = true
-			s.mu.Unlock()
-			f.drop(s)
-		})
+		var recalled []*served
+		f := newFlow(10, 1<<20, 3, func(s *served) { recalled = append(recalled, s) })
 		var workers sync.WaitGroup
-		begin := func(p peer.ID) *served {
+		begin := func(p peer.ID, blocks int) *served { // a block may be queued
 			s := request(p)
 			workers.Go(func() {
-				f.queue(s, 10)
-				f.queue(s, 10) // one block beyond what may be queued
+				for range blocks {
+					f.queue(s, 10)
+				}
 			})
 			synctest.Wait()
 			return s
 		}
-		begin("silent")
-		time.Sleep(stillFor)
-		begin("silent")
-		reads := begin("reads")
-		time.Sleep(2 * stillFor)
+		first := begin("silent", 2)
+		time.Sleep(time.Second)
+		second := begin("silent", 1)
+		reads := begin("reads", 2)
+		time.Sleep(time.Second)
 		f.release(reads, 5) // it still waits
-		if f.waiting() != 3 || len(ended) != 0 {
-			t.Fatalf("%d wait, %v ended", f.waiting(), ended)
+		if waiting, aside := f.stand(); waiting != 3 || aside != 0 {
+			t.Fatalf("%d wait, %d stand aside", waiting, aside)
 		}
-		begin("new")
-		if !slices.Equal(ended, []peer.ID{"silent", "silent"}) || f.waiting() != 2 {
-			t.Errorf("%d wait, %v ended", f.waiting(), ended)
+		begin("new", 2)
+		if waiting, aside := f.stand(); waiting != 2 || aside != 2 || !first.aside || !second.aside || reads.aside {
+			t.Fatalf("%d wait, %d stand aside", waiting, aside)
+		}
+		f.release(first, 10)
+		f.release(second, 10) // not the block that the first stands behind
+		if _, aside := f.stand(); aside != 2 || len(recalled) != 0 {
+			t.Fatalf("%d stand aside, %d were recalled before there was room", aside, len(recalled))
+		}
+		f.release(first, 10)
+		if _, aside := f.stand(); aside != 0 || !slices.Equal(recalled, []*served{first, second}) {
+			t.Errorf("%d stand aside, %d were recalled", aside, len(recalled))
 		}
 		f.close()
 		workers.Wait()
-		if f.waiting() != 0 {
-			t.Errorf("%d wait in the end", f.waiting())
+		if waiting, _ := f.stand(); waiting != 0 {
+			t.Errorf("%d wait in the end", waiting)
 		}
 	})
+}
+
+// TestFlowAsideEnds: one that stands aside and ends is not recalled, and whoever stands
+// behind what it had queued is.
+func TestFlowAsideEnds(t *testing.T) {
+	var recalled []*served
+	f := newFlow(10, 1<<20, 0, func(s *served) { recalled = append(recalled, s) })
+	ends, stays := request("p"), request("p")
+	f.queue(ends, 10)
+	f.queue(ends, 10)
+	f.queue(stays, 5)
+	if _, aside := f.stand(); aside != 2 {
+		t.Fatalf("%d stand aside", aside)
+	}
+	f.drop(ends)
+	if !slices.Equal(recalled, []*served{stays}) {
+		t.Errorf("%d were recalled", len(recalled))
+	}
+	if f.drop(stays); len(f.peers) != 0 || f.total != 0 {
+		t.Errorf("%d peers and %d bytes are left", len(f.peers), f.total)
+	}
 }

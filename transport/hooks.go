@@ -98,7 +98,8 @@ func (s *served) enterHook() {
 }
 
 // leaveHook notes what was decided at a link. It returns true if the request must
-// be paused because Pause or Hold asked for it, or its pace.
+// be paused because Pause or Hold asked for it, its pace, or its peer that does not
+// read.
 func (s *served) leaveHook(w *blockActions, link int64) (pause bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,8 +110,8 @@ func (s *served) leaveHook(w *blockActions, link int64) (pause bool) {
 	}
 	s.paused = w.paused || s.wantPause
 	s.wantPause = false
-	s.held, s.resting = s.meter.held(s.id, link), s.rest != 0
-	return (s.paused || s.held || s.resting) && !w.paused
+	s.held, s.resting, s.standing = s.meter.held(s.id, link), s.rest != 0, s.aside
+	return (s.paused || s.stands()) && !w.paused
 }
 
 // leaveRequestHook notes what was decided on the request itself.

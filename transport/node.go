@@ -47,8 +47,9 @@ type Config struct {
 	// used if Network is set. Default 5 minutes.
 	IdleTimeout time.Duration
 
-	// MaxInProgress is how many requests of others are served at once, and how many
-	// of this node's own run at once. The others wait. Default 200.
+	// MaxInProgress is how many requests of others have a goroutine at once to walk
+	// their DAGs, and twice as many as how many of this node's own run at once. The
+	// others wait, and so do not those whose peers do not read: they hold none. Default 256.
 	MaxInProgress uint64
 
 	// MaxInProgressPerPeer is how many requests of one peer are served at once.
@@ -99,7 +100,7 @@ func (c Config) fill() (Config, error) {
 	if c.Host == nil {
 		return c, errors.New("transport has no host: set Config.Host, such as with NewHost")
 	}
-	c.MaxInProgress = orDefault(c.MaxInProgress, 200)
+	c.MaxInProgress = orDefault(c.MaxInProgress, 256)
 	c.MaxInProgressPerPeer = orDefault(c.MaxInProgressPerPeer, 20)
 	c.MemoryPerPeer = orDefault(c.MemoryPerPeer, 4<<20)
 	c.Memory = orDefault(c.Memory, 1<<30)
@@ -113,7 +114,7 @@ func (c Config) fill() (Config, error) {
 	}
 	c.Guard.Window = orDefault(c.Guard.Window, c.MemoryPerPeer)
 	c.Guard.TotalWindow = orDefault(c.Guard.TotalWindow, c.Memory)
-	c.Guard.MaxWaiting = orDefault(c.Guard.MaxWaiting, max(1, int(c.MaxInProgress/2)))
+	c.Guard.MaxWaiting = orDefault(c.Guard.MaxWaiting, max(1, int(c.MaxInProgress*3/4)))
 	if c.Guard.Logger == nil {
 		c.Guard.Logger = c.Logger
 	}
@@ -202,7 +203,7 @@ func (n *Node) assemble() {
 		gsimpl.RejectAllRequestsByDefault(),
 		gsimpl.MaxInProgressIncomingRequests(c.MaxInProgress),
 		gsimpl.MaxInProgressIncomingRequestsPerPeer(c.MaxInProgressPerPeer),
-		gsimpl.MaxInProgressOutgoingRequests(c.MaxInProgress),
+		gsimpl.MaxInProgressOutgoingRequests(max(1, c.MaxInProgress/2)),
 		gsimpl.MaxMemoryPerPeerResponder(unlimited),
 		gsimpl.MaxMemoryResponder(unlimited),
 		gsimpl.MaxLinksPerIncomingRequests(c.MaxLinks),

@@ -88,9 +88,24 @@ func (e *Exchange) Hold(chid datatransfer.ChannelID, link int64) {
 // goOn resumes what no longer stands still for one reason, if there is no other: what
 // data-transfer has paused it resumes. It is called with s.mu held.
 func (e *Exchange) goOn(s *served) {
-	if !s.held && !s.resting && !s.paused {
+	if !s.stands() && !s.paused {
 		s.paused = true
 		e.wake(s)
+	}
+}
+
+// stands says that it stands still for a reason that is not data-transfer's. It is
+// called with s.mu held.
+func (s *served) stands() bool { return s.held || s.resting || s.standing }
+
+// recall lets s go on that stood aside.
+func (e *Exchange) recall(s *served) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aside = false // if it does not stand yet it never will
+	if s.standing {
+		s.standing = false
+		e.goOn(s)
 	}
 }
 
@@ -198,7 +213,7 @@ func (s *served) nextStep() (resumeStep, []graphsync.ExtensionData, bool) {
 	if s.hookEnd != nil {
 		return resumeStep{hook: s.hookEnd}, nil, true
 	}
-	step, ext := resumeStep{paused: s.paused && !s.held && !s.resting}, s.updates
+	step, ext := resumeStep{paused: s.paused && !s.stands()}, s.updates
 	s.paused, s.wanted, s.updates = false, false, nil
 	return step, ext, true
 }

@@ -27,6 +27,8 @@ type served struct {
 	endless   bool          // it is held for good, until it is ended
 	resting   bool          // it stands still for the sake of its pace
 	rest      time.Duration // how long it is to, from the end of the hook at hand on
+	aside     bool          // it is to stand still behind the block at hand, until its peer reads
+	standing  bool          // it does
 	wantPause bool          // Pause was called: pause at the next block
 	hookEnd   chan struct{}
 	wanted    bool // Unpause was called and has not taken effect
