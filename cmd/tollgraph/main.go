@@ -9,13 +9,16 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second signal kills
+	heap := spare()
 	code := run(ctx, os.Args, os.Stdout, os.Stderr)
+	runtime.KeepAlive(heap)
 	stop()
 	os.Exit(code)
 }
