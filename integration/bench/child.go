@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"time"
 
@@ -126,6 +127,8 @@ func runChild(ctx context.Context) {
 	if err := in.Decode(&spec); err != nil {
 		return // nobody is there to be told
 	}
+	heap := make([]byte, spec.Case.Spare)
+	defer runtime.KeepAlive(heap)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &side{spec: spec, field: &field{c: spec.Case, dir: spec.Dir, goods: &goods{car: spec.CAR, bytes: spec.Bytes}, sinks: new(sync.Map)}}
