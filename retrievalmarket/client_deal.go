@@ -46,6 +46,7 @@ type clientDeal struct {
 	gone     chan struct{} // closed when the goroutine has ended
 	courier  *courier
 	doubles  atomic.Uint64 // bytes of blocks that were held, came again and are charged, see purchase
+	listens  atomic.Uint64 // so much written is to be heard of, see hear
 
 	// Owned by the goroutine that runs run, and before it starts by its maker.
 	deal      Deal
@@ -188,6 +189,7 @@ func (d *clientDeal) settleUp(ctx context.Context) {
 	d.keep(ctx, false)
 	d.publishState()
 	d.publish(ClientEventProgress)
+	d.listen()
 }
 
 // count takes over what the store holds. What arrives behind the end of a deal that

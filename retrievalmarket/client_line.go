@@ -33,6 +33,7 @@ func (d *clientDeal) handle(ctx context.Context, note any) {
 		d.acknowledged(n)
 	case storeNote:
 		d.notKept(n.err)
+	case arrivedNote: // settleUp counts
 	case disconnectNote:
 		d.disconnected()
 	case fundsNote:

@@ -56,6 +56,21 @@ func (p Purse) Next(a Account) (voucher.Amount, bool) {
 	return want, a.Paid.Less(want)
 }
 
+// Look returns how many bytes must have moved for a client with account a to look
+// again whether to sign: it is where less than the window is left before the limit, and
+// less than half of what it may pay ahead, or it would sign for each interval; at the
+// limit if it pays nothing ahead. It may look, and sign, earlier.
+func (p Purse) Look(a Account) voucher.Bytes {
+	if a.Ended || a.Terms.Price == 0 {
+		return voucher.MaxBytes
+	}
+	left := min(p.Window, p.AtRisk/2)
+	if left > 0 {
+		left--
+	}
+	return a.Limit().Sub(left)
+}
+
 // Short returns how much more budget a client with account a needs before the
 // deal can go on, and zero if it has enough for what is due now.
 func (p Purse) Short(a Account) voucher.Amount {

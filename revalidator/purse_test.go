@@ -198,3 +198,54 @@ func FuzzLimit(f *testing.F) {
 		_, _ = Purse{Budget: voucher.MaxAmount, AtRisk: voucher.Bytes(moved), Window: voucher.Bytes(interval), Expected: voucher.Bytes(increase)}.Next(a)
 	})
 }
+
+// TestLookTable pins where a client looks again, at 1 attoFIL a byte, interval 100.
+func TestLookTable(t *testing.T) {
+	for name, tc := range map[string]struct {
+		a    Account
+		p    Purse
+		want voucher.Bytes
+	}{
+		"strict":                 {Account{Moved: 20}, Purse{}, 100},
+		"strict, paid":           {Account{Moved: 100, Paid: voucher.Atto(100)}, Purse{}, 200},
+		"window without at-risk": {Account{}, Purse{Window: 80}, 100},
+		"ahead":                  {Account{Paid: voucher.Atto(300)}, Purse{Window: 80, AtRisk: 200, Expected: 1000}, 321},
+		"little at risk":         {Account{Paid: voucher.Atto(300)}, Purse{Window: 80, AtRisk: 90, Expected: 1000}, 356},
+		"window before the root": {Account{}, Purse{Window: 800, AtRisk: 1600, Expected: 1000}, 0},
+		"all is here":            {Account{Moved: 42, Ended: true}, Purse{}, voucher.MaxBytes},
+	} {
+		tc.a.Terms = terms(1, 100, 0)
+		if got := tc.p.Look(tc.a); got != tc.want {
+			t.Errorf("%s: looks at %d, want %d", name, got, tc.want)
+		}
+	}
+	if got := (Purse{}).Look(Account{Terms: terms(0, 100, 0)}); got != voucher.MaxBytes {
+		t.Errorf("for free: looks at %d", got)
+	}
+}
+
+// TestLookLaws: a client that looks only where Look says signs before the provider
+// stops, if its purse lets it, and not for less than half of what it may pay ahead.
+func TestLookLaws(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a := drawAccount(t)
+		a.Credit, a.Ended = 0, false
+		p := drawPurse(t, a)
+		p.Budget, p.Expected = voucher.OneFIL.Add(p.Budget), 0
+		at := p.Look(a)
+		if a.Terms.Price == 0 {
+			return
+		}
+		if at > a.Limit() {
+			t.Fatalf("looks at %d, behind the limit %d", at, a.Limit())
+		}
+		if a.Limit().Sub(at) > p.AtRisk/2 {
+			t.Fatalf("looks at %d with %d at risk, the limit is %d", at, p.AtRisk, a.Limit())
+		}
+		if p.AtRisk == 0 && a.Paid.Less(a.Terms.Cost(at)) {
+			if _, signs := p.Next(a.Move(max(at, a.Moved))); !signs {
+				t.Fatalf("signs nothing at %d: %+v %+v", at, a, p)
+			}
+		}
+	})
+}
