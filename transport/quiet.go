@@ -11,22 +11,22 @@ import (
 // QuietConfig says how much progress a Quiet gathers before data-transfer hears
 // of it. Whichever comes first counts.
 type QuietConfig struct {
-	// Bytes of blocks. Default 4 MiB for what is received, which is when a client
-	// pays, and 16 MiB for what is queued and sent, where a limit that comes near is
-	// what counts; 1 passes on every block.
+	// Bytes of blocks. Default 4 MiB for what is received, and 16 MiB for what is
+	// queued and sent, where a limit that comes near is what counts; 1 passes on every
+	// block.
 	Bytes uint64
 
 	// Blocks is how many blocks. Default 8192.
 	Blocks int
 
 	// Delay is how old progress may become, measured when a block comes or
-	// after Idle. Default 200 ms for what is received, 2 s for what is queued and sent:
-	// data-transfer takes one event at a time, of all channels together, and a hundred
-	// slow ones would leave it no time for a new one.
+	// after Idle. Default 2 s: data-transfer takes one event at a time, of all channels
+	// together, and a hundred slow ones would leave it no time for a new one. A program
+	// that pays by data-transfer's word of what was received wants less; the market's
+	// client hears from its store.
 	Delay time.Duration
 
-	// Idle is how long no block has come. Default 20 ms for what is received, which
-	// is when a client pays, and 1 s for what is queued and sent.
+	// Idle is how long no block has come. Default 1 s.
 	Idle time.Duration
 
 	// Grace is how long a block that reaches the limit of its channel waits for
@@ -41,6 +41,8 @@ type QuietConfig struct {
 
 func (c QuietConfig) withDefaults() QuietConfig {
 	c.Blocks = orDefault(c.Blocks, 8192)
+	c.Delay = orDefault(c.Delay, 2*time.Second)
+	c.Idle = orDefault(c.Idle, time.Second)
 	c.Grace = orDefault(c.Grace, 250*time.Millisecond)
 	c.MaxGraces = orDefault(c.MaxGraces, 32)
 	return c
@@ -90,15 +92,6 @@ func (c QuietConfig) enough(kind tallyKind) uint64 {
 		return orDefault(c.Bytes, 4<<20)
 	}
 	return orDefault(c.Bytes, 16<<20)
-}
-
-// old returns how old progress of a kind may become, and idle how long no block has
-// come before it is told.
-func (c QuietConfig) old(kind tallyKind) (old, idle time.Duration) {
-	if kind == tallyReceived {
-		return orDefault(c.Delay, 200*time.Millisecond), orDefault(c.Idle, 20*time.Millisecond)
-	}
-	return orDefault(c.Delay, 2*time.Second), orDefault(c.Idle, time.Second)
 }
 
 // channel returns what is known of a channel, making it if need be.

@@ -88,8 +88,7 @@ func (t *tally) add(link ipld.Link, size uint64, index int64, unique bool) answe
 	}
 	t.last = now
 	cfg := t.c.q.cfg
-	old, _ := cfg.old(t.kind)
-	full := t.bytes >= cfg.enough(t.kind) || t.blocks >= cfg.Blocks || now.Sub(t.since) >= old
+	full := t.bytes >= cfg.enough(t.kind) || t.blocks >= cfg.Blocks || now.Sub(t.since) >= cfg.Delay
 	if full || !t.begun || t.kind != tallySent && limit != 0 && t.total >= limit || !t.held.none() {
 		t.begun = true
 		return t.flush()
@@ -166,12 +165,11 @@ func (t *tally) arm() {
 	}
 	t.armed = true
 	t.c.q.timers.Add(1)
-	_, idle := t.c.q.cfg.old(t.kind)
 	if t.timer == nil {
-		t.timer = time.AfterFunc(idle, t.ring)
+		t.timer = time.AfterFunc(t.c.q.cfg.Idle, t.ring)
 		return
 	}
-	t.timer.Reset(idle)
+	t.timer.Reset(t.c.q.cfg.Idle)
 }
 
 // ring passes on what is old, or what no block follows.
@@ -184,8 +182,7 @@ func (t *tally) ring() {
 		return
 	}
 	now := time.Now()
-	old, idle := t.c.q.cfg.old(t.kind)
-	if now.Sub(t.last) >= idle || now.Sub(t.since) >= old {
+	if cfg := t.c.q.cfg; now.Sub(t.last) >= cfg.Idle || now.Sub(t.since) >= cfg.Delay {
 		t.held = t.flush()
 		return
 	}
