@@ -285,9 +285,9 @@ func (e *Exchange) count(_ peer.ID, req graphsync.RequestData, b graphsync.Block
 		ha.PauseResponse()
 		return
 	case again:
-		s.standStill(e.pace.repeat(s.peer))
+		e.standStill(s, e.pace.repeat(s.peer))
 	case wire == 0:
-		s.standStill(e.pace.skip(s.peer, b.BlockSize()))
+		e.standStill(s, e.pace.skip(s.peer, b.BlockSize()))
 	default:
 		e.pace.send(s.peer, wire)
 		e.flow.queue(s, wire)

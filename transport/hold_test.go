@@ -98,11 +98,10 @@ func TestRest(t *testing.T) {
 	resting := func(t *testing.T, paused bool, hold int64) (*Exchange, *fakeResponses, *served) {
 		e, f, s := pausing(t)
 		e.Hold(s.channel, hold)
-		s.standStill(time.Second)
+		e.standStill(s, time.Second)
 		if block(s, 3, paused) == paused {
 			t.Fatal("goes on, or is paused twice")
 		}
-		e.rouse(s)
 		f.set(graphsync.Paused)
 		return e, f, s
 	}

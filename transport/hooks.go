@@ -67,7 +67,6 @@ func (e *Exchange) RegisterOutgoingBlockHook(h graphsync.OnOutgoingBlockHook) gr
 			if s.leaveHook(w, b.Index()) {
 				ha.PauseResponse()
 			}
-			e.rouse(s)
 		}()
 		defer e.recovered("block hook", w.TerminateWithError)
 		h(p, req, b, w)
@@ -110,7 +109,7 @@ func (s *served) leaveHook(w *blockActions, link int64) (pause bool) {
 	}
 	s.paused = w.paused || s.wantPause
 	s.wantPause = false
-	s.held, s.resting, s.standing = s.meter.held(s.id, link), s.rest != 0, s.aside
+	s.held, s.standing = s.meter.held(s.id, link), s.aside
 	return (s.paused || s.stands()) && !w.paused
 }
 

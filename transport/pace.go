@@ -137,31 +137,16 @@ func rest(own, all *rate.Reservation) time.Duration {
 	return wait + leastRest
 }
 
-// standStill pauses s behind the block at hand for a while. It does not wait: what does
-// holds one of graphsync's workers, of which there are not so many.
-func (s *served) standStill(d time.Duration) {
-	s.mu.Lock()
-	s.rest = d
-	s.mu.Unlock()
-}
-
-// rouse lets s go on when it has stood still for as long as it is to.
-func (e *Exchange) rouse(s *served) {
-	s.mu.Lock()
-	d := s.rest
-	s.rest = 0
-	s.mu.Unlock()
+// standStill lets s stand aside for a while. It does not wait: what does holds one of
+// graphsync's workers, of which there are not so many.
+func (e *Exchange) standStill(s *served, d time.Duration) {
 	if d == 0 {
 		return
 	}
+	s.standAside()
 	e.spawn(func() {
 		pause(e.ctx, s.done, d)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.resting {
-			s.resting = false
-			e.goOn(s)
-		}
+		e.recall(s)
 	})
 }
 

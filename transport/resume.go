@@ -96,7 +96,7 @@ func (e *Exchange) goOn(s *served) {
 
 // stands says that it stands still for a reason that is not data-transfer's. It is
 // called with s.mu held.
-func (s *served) stands() bool { return s.held || s.resting || s.standing }
+func (s *served) stands() bool { return s.held || s.standing }
 
 // recall lets s go on that stood aside.
 func (e *Exchange) recall(s *served) {

@@ -3,7 +3,6 @@ package transport
 import (
 	"context"
 	"sync"
-	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-graphsync"
@@ -19,17 +18,15 @@ type served struct {
 	meter   *meter
 	done    chan struct{} // closed when the request has ended
 
-	mu        sync.Mutex    // guards the fields below
-	ended     bool          // done is closed
-	dying     bool          // a send failed: graphsync will end it at the next block
-	paused    bool          // a hook asked for a pause that has not been undone
-	held      bool          // it stands still by Hold
-	endless   bool          // it is held for good, until it is ended
-	resting   bool          // it stands still for the sake of its pace
-	rest      time.Duration // how long it is to, from the end of the hook at hand on
-	aside     bool          // it is to stand still behind the block at hand, until its peer reads
-	standing  bool          // it does
-	wantPause bool          // Pause was called: pause at the next block
+	mu        sync.Mutex // guards the fields below
+	ended     bool       // done is closed
+	dying     bool       // a send failed: graphsync will end it at the next block
+	paused    bool       // a hook asked for a pause that has not been undone
+	held      bool       // it stands still by Hold
+	endless   bool       // it is held for good, until it is ended
+	aside     bool       // it is to stand still behind the block at hand, until it is recalled
+	standing  bool       // it does
+	wantPause bool       // Pause was called: pause at the next block
 	hookEnd   chan struct{}
 	wanted    bool // Unpause was called and has not taken effect
 	resuming  bool // a goroutine is at it
