@@ -170,11 +170,11 @@ func TestFlowStill(t *testing.T) {
 			return s
 		}
 		first := begin("silent", 2)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // of the bubble's clock: what is still is told by time
 		second := begin("silent", 1)
 		reads := begin("reads", 2)
-		time.Sleep(time.Second)
-		f.release(reads, 5) // it still waits
+		time.Sleep(time.Second) // of the bubble's clock: what is still is told by time
+		f.release(reads, 5)     // it still waits
 		if waiting, aside := f.stand(); waiting != 3 || aside != 0 {
 			t.Fatalf("%d wait, %d stand aside", waiting, aside)
 		}

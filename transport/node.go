@@ -48,8 +48,8 @@ type Config struct {
 	IdleTimeout time.Duration
 
 	// MaxInProgress is how many requests of others have a goroutine at once to walk
-	// their DAGs, and twice as many as how many of this node's own run at once. The
-	// others wait, and so do not those whose peers do not read: they hold none. Default 256.
+	// their DAGs. The others wait for one; those whose peers do not read give theirs
+	// up. Half as many of this node's own run at once. Default 256.
 	MaxInProgress uint64
 
 	// MaxInProgressPerPeer is how many requests of one peer are served at once.

@@ -364,7 +364,7 @@ func TestQuietSlow(t *testing.T) {
 				if err := q.block(kind, 256<<10, i+1, true); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(50 * time.Millisecond)
+				time.Sleep(50 * time.Millisecond) // of the bubble's clock
 			}
 			q.q.Close()
 			if c.events > 20 || c.kinds[kind].total != 100*256<<10 {

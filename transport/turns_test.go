@@ -14,7 +14,7 @@ type busyConn struct {
 }
 
 func (c busyConn) Write(b []byte) (int, error) {
-	time.Sleep(c.each)
+	time.Sleep(c.each) // of the bubble's clock
 	return len(b), nil
 }
 

@@ -127,7 +127,7 @@ func runChild(ctx context.Context) {
 	if err := in.Decode(&spec); err != nil {
 		return // nobody is there to be told
 	}
-	heap := make([]byte, spec.Case.Spare)
+	heap := make([]byte, spec.Case.Spare<<20)
 	defer runtime.KeepAlive(heap)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -38,7 +38,7 @@ type benchCase struct {
 	Interval int64   // bytes per payment
 	Risk     int64   // bytes that paid pays ahead; 0: the market's default
 	Rounds   int
-	Spare    int64 // bytes of heap that the garbage collector waits for
+	Spare    uint64 // MiB of heap that the garbage collector waits for
 	Only     []string
 	QUIC     bool   // over QUIC, not TCP; no delay and no limit then
 	stacks   bool   // print all goroutines when a rival fails
@@ -103,7 +103,7 @@ func parse(args []string) (options, error) {
 	fs.BoolVar(&o.base.Deep, "deep", false, "a tree of folders in folders, not one file")
 	fs.BoolVar(&o.base.QUIC, "quic", false, "each rival on libp2p over QUIC too, without -rtt and -rate")
 	fs.BoolVar(&o.base.Disk, "disk", false, "from CAR to CAR, not from memory to memory")
-	spare := fs.String("spare", "64MiB", "heap of each process that the garbage collector waits for, as tollgraph's does; 0: Go's default")
+	fs.Uint64Var(&o.base.Spare, "spare", 64, "MiB of heap of each process that the garbage collector waits for, as tollgraph's does; 0: Go's default")
 	interval := fs.String("interval", "1MiB", "payment interval")
 	risk := fs.String("risk", "", "how far ahead of receipt paid pays; default the market's own")
 	fs.IntVar(&o.rounds, "rounds", 0, "alternated rounds, after one that does not count; default 5, of -quick 2")
@@ -135,21 +135,10 @@ func parse(args []string) (options, error) {
 	if o.base.Interval, err = parseSize(*interval); err != nil {
 		return o, err
 	}
-	if o.base.Spare, err = parseSpare(*spare); err != nil {
-		return o, err
-	}
 	if o.growth, err = parseGrowth(*growth); err != nil {
 		return o, err
 	}
 	return o, o.choose(*sections)
-}
-
-// parseSpare reads a size or 0.
-func parseSpare(s string) (int64, error) {
-	if s == "0" {
-		return 0, nil
-	}
-	return parseSize(s)
 }
 
 // parseGrowth reads 1e4/1e5,1e6/1e7.
@@ -219,7 +208,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer removeAll(dir)
-	heap := make([]byte, o.base.Spare) // counts for the collector, and is never touched
+	heap := make([]byte, o.base.Spare<<20) // counts for the collector, and is never touched
 	defer runtime.KeepAlive(heap)
 	b := &bench{dir: dir, out: os.Stdout, program: o.program}
 	if o.quick || o.suite {
