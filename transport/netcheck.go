@@ -113,7 +113,7 @@ func (n *GuardedNetwork) check(p peer.ID, req gsmsg.GraphSyncRequest) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.remoteOf(p)
-	if !r.limit.Allow() {
+	if !r.mayPass() {
 		return refuse(ReasonRate, "requests come faster than %v per second", n.cfg.Rate)
 	}
 	cancelled, known := r.known[req.ID()]
@@ -137,6 +137,28 @@ func (n *GuardedNetwork) check(p peer.ID, req gsmsg.GraphSyncRequest) error {
 		}
 	}
 	return nil
+}
+
+// refusedCost is how many requests above the rate cost as much as one that passes: a
+// peer that asks at a times the rate is served at (refusedCost - a)/(refusedCost - 1)
+// of it. One that is a little too fast is slowed down a little, and a flood, of which
+// what passes costs a hundred times what is dropped, is not served at all. The debt is
+// a second's at most.
+const refusedCost = 4
+
+// mayPass counts a request and reports whether it is within the rate. The guard's mu is
+// held.
+func (r *remote) mayPass() bool {
+	if r.limit.Allow() {
+		return true
+	}
+	if r.over++; r.over >= refusedCost {
+		r.over = 0
+		if now := time.Now(); r.limit.TokensAt(now) > -float64(r.limit.Limit()) {
+			r.limit.ReserveN(now, 1)
+		}
+	}
+	return false
 }
 
 // ofOther says whether id is that of a live request of another peer. It is

@@ -20,6 +20,8 @@ type NetworkGuard struct {
 	MaxRequests int
 
 	// Rate and Burst bound the requests of one peer, cancels and updates included.
+	// What is above them takes a little of what follows, see refusedCost: a peer that
+	// goes on four times as fast has nothing let through until it is quiet for a second.
 	// Default 50 per second, 200 at once.
 	Rate  rate.Limit
 	Burst int
@@ -92,6 +94,7 @@ type remote struct {
 	conns    int
 	offences int
 	limit    *rate.Limiter                // of requests that may pass
+	over     int                          // requests above the limit that cost nothing yet
 	restarts *rate.Limiter                // of those that restart a channel
 	reads    *rate.Limiter                // of requests that are looked at
 	logged   time.Time                    // when an offence was last told of

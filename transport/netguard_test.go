@@ -182,6 +182,53 @@ func TestNetworkGuardPace(t *testing.T) {
 	})
 }
 
+// TestNetworkGuardFlood: what a peer asks above its rate is taken off what follows. One
+// that asks twice as fast is served at two thirds of the rate, one that floods not at
+// all, and when it was quiet for a second it is as before.
+func TestNetworkGuardFlood(t *testing.T) {
+	const long = 10 // seconds
+	root := buildDAG(t, newMemStore(), 1, 1, 10, nil).root
+	for _, c := range []struct{ perSecond, least, most int }{
+		{50, 500, 500}, {60, 460, 475}, {100, 325, 340}, {150, 160, 175}, {200, 0, 10}, {400, 0, 0}, {5000, 0, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &netStub{}
+			n := WrapNetwork(s, NetworkGuard{ReadRate: 1e6, Logger: quiet()})
+			n.SetDelegate(s)
+			id := datatransfer.TransferID(0)
+			ask := func() {
+				id++
+				s.delegate.ReceiveMessage(t.Context(), "p", requestsMessage(newRequest(root, wholeDAG(), pull(t, id, false, root, wholeDAG()))))
+			}
+			for range 200 {
+				ask()
+			}
+			s.got = nil
+			for i := range long * c.perSecond {
+				if i == c.perSecond {
+					s.got = nil // by then the debt is there
+				}
+				<-time.After(time.Second / time.Duration(c.perSecond))
+				ask()
+			}
+			if got := len(s.got) * long / (long - 1); got < c.least || got > c.most {
+				t.Errorf("%d a second: %d passed in %d s, want %d to %d", c.perSecond, got, long, c.least, c.most)
+			}
+			s.got = nil
+			<-time.After(2 * time.Second)
+			for range 50 {
+				ask()
+			}
+			if len(s.got) != 50 {
+				t.Errorf("%d a second: %d of 50 passed after two quiet seconds", c.perSecond, len(s.got))
+			}
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestNetworkGuardForgets: what a peer left behind that waits for its turn does not
 // make it known again when it is forgotten.
 func TestNetworkGuardForgets(t *testing.T) {
