@@ -47,19 +47,12 @@ func (p *Provider) answer(s network.Stream, decode func([]byte) (Query, error), 
 			_ = s.Reset() // the peer sees a broken stream
 		}
 	}()
-	p.mu.Lock()
-	ctx := p.ctx
-	p.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, cancel, err := p.hear(s)
+	if err != nil {
+		_ = s.Reset() // the peer sees a broken stream
+		return
+	}
 	defer cancel()
-	if err := s.SetDeadline(time.Now().Add(queryTimeout)); err != nil {
-		_ = s.Reset() // no deadline, no service
-		return
-	}
-	if err := p.asks.wait(ctx, s.Conn().RemotePeer()); err != nil {
-		_ = s.Reset() // it asks too much
-		return
-	}
 	body, err := voucher.ReadMessage(s, maxQuery)
 	if err != nil {
 		_ = s.Reset() // nothing to answer to
@@ -82,6 +75,23 @@ func (p *Provider) answer(s network.Stream, decode func([]byte) (Query, error), 
 		return
 	}
 	_ = s.Close() // everything is written; the peer sees the end
+}
+
+// hear returns when it is a peer's turn to ask something on a stream, with the time
+// that question and answer may take.
+func (p *Provider) hear(s network.Stream) (context.Context, context.CancelFunc, error) {
+	if err := s.SetDeadline(time.Now().Add(queryTimeout)); err != nil {
+		return nil, nil, fmt.Errorf("no deadline, no service: %w", err)
+	}
+	p.mu.Lock()
+	ctx := p.ctx
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	if err := p.asks.wait(ctx, s.Conn().RemotePeer()); err != nil {
+		cancel()
+		return nil, nil, fmt.Errorf("it asks too often: %w", err)
+	}
+	return ctx, cancel, nil
 }
 
 // Answer says what the provider has of a payload and what it charges from for

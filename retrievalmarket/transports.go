@@ -1,9 +1,6 @@
 package retrievalmarket
 
 import (
-	"fmt"
-	"time"
-
 	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/ipld/go-ipld-prime/fluent/qp"
 	"github.com/ipld/go-ipld-prime/node/basicnode"
@@ -22,9 +19,6 @@ import (
 // network that fetch for free ask this first.
 const TransportsProtocol = "/fil/retrieval/transports/1.0.0"
 
-// transportsTimeout bounds the answer.
-const transportsTimeout = 10 * time.Second
-
 // serveTransports answers where deals can be made: here.
 func (p *Provider) serveTransports(s network.Stream) {
 	if err := p.writeTransports(s); err != nil {
@@ -36,9 +30,11 @@ func (p *Provider) serveTransports(s network.Stream) {
 }
 
 func (p *Provider) writeTransports(s network.Stream) error {
-	if err := s.SetDeadline(time.Now().Add(transportsTimeout)); err != nil {
-		return fmt.Errorf("no deadline, no service: %w", err)
+	_, cancel, err := p.hear(s)
+	if err != nil {
+		return err
 	}
+	defer cancel()
 	node, err := transports(p.cfg.Host.Addrs())
 	if err != nil {
 		return err
