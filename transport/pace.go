@@ -13,9 +13,9 @@ import (
 // and walked again, which takes some 50 µs, and paid for by nobody. Every repeatEarned
 // bytes that are sent allow for one more.
 const (
-	repeatRate   = 2 << 10
+	repeatRate   = 1 << 10
 	repeatBurst  = 8 << 10
-	totalRepeats = 3 << 10
+	totalRepeats = 2 << 10
 	totalBurst   = 16 << 10
 	repeatEarned = 16 << 10
 )
