@@ -11,9 +11,7 @@ import (
 // QuietConfig says how much progress a Quiet gathers before data-transfer hears
 // of it. Whichever comes first counts.
 type QuietConfig struct {
-	// Bytes of blocks. Default 4 MiB for what is received, and 16 MiB for what is
-	// queued and sent, where a limit that comes near is what counts; 1 passes on every
-	// block.
+	// Bytes of blocks. Default 16 MiB; 1 passes on every block.
 	Bytes uint64
 
 	// Blocks is how many blocks. Default 8192.
@@ -40,6 +38,7 @@ type QuietConfig struct {
 }
 
 func (c QuietConfig) withDefaults() QuietConfig {
+	c.Bytes = orDefault(c.Bytes, 16<<20)
 	c.Blocks = orDefault(c.Blocks, 8192)
 	c.Delay = orDefault(c.Delay, 2*time.Second)
 	c.Idle = orDefault(c.Idle, time.Second)
@@ -84,14 +83,6 @@ type Quiet struct {
 func NewQuiet(cfg QuietConfig) *Quiet {
 	cfg = cfg.withDefaults()
 	return &Quiet{cfg: cfg, graces: make(chan struct{}, max(0, cfg.MaxGraces)), channels: make(map[datatransfer.ChannelID]*quietChannel), payers: make(map[peer.ID]graceResult)}
-}
-
-// enough returns how many bytes of a kind are gathered at most.
-func (c QuietConfig) enough(kind tallyKind) uint64 {
-	if kind == tallyReceived {
-		return orDefault(c.Bytes, 4<<20)
-	}
-	return orDefault(c.Bytes, 16<<20)
 }
 
 // channel returns what is known of a channel, making it if need be.

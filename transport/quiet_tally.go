@@ -88,7 +88,7 @@ func (t *tally) add(link ipld.Link, size uint64, index int64, unique bool) answe
 	}
 	t.last = now
 	cfg := t.c.q.cfg
-	full := t.bytes >= cfg.enough(t.kind) || t.blocks >= cfg.Blocks || now.Sub(t.since) >= cfg.Delay
+	full := t.bytes >= cfg.Bytes || t.blocks >= cfg.Blocks || now.Sub(t.since) >= cfg.Delay
 	if full || !t.begun || t.kind != tallySent && limit != 0 && t.total >= limit || !t.held.none() {
 		t.begun = true
 		return t.flush()
