@@ -21,7 +21,8 @@ import (
 // it, as "unixfs" and "unixfs-preload".
 //
 // Its readers are *bytes.Buffer and its writers have SetBytes, both so that
-// graphsync hands blocks over without a copy.
+// graphsync hands blocks over without a copy, and BorrowBytes, so that transport
+// uses their memory again.
 func (p *Partial) LinkSystem() ipld.LinkSystem {
 	ls := cidlink.DefaultLinkSystem()
 	ls.TrustedStorage = true
@@ -71,6 +72,9 @@ func (w *blockWriter) SetBytes(data []byte) error {
 	w.set = data
 	return nil
 }
+
+// BorrowBytes is SetBytes. What writes to the file holds nothing after the commit.
+func (w *blockWriter) BorrowBytes(data []byte) error { return w.SetBytes(data) }
 
 func (w *blockWriter) bytes() []byte {
 	if w.set != nil {

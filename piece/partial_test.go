@@ -336,7 +336,11 @@ func TestPartialLinkSystem(t *testing.T) {
 		_, err2 := w.Write(b[4:])
 		return errors.Join(err, err2)
 	})
-	for c, want := range map[cid.Cid][]byte{ca: a, cb: b} {
+	d := noise(2, 60_000)
+	lent := bytes.Clone(d)
+	cd := store(d, func(w io.Writer) error { return w.(interface{ BorrowBytes([]byte) error }).BorrowBytes(lent) })
+	clear(lent) // its memory is used again
+	for c, want := range map[cid.Cid][]byte{ca: a, cb: b, cd: d} {
 		r, err := ls.StorageReadOpener(ipld.LinkContext{}, cidlink.Link{Cid: c})
 		if err != nil {
 			t.Fatal(err)

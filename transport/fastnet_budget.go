@@ -3,8 +3,10 @@ package transport
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	gsmsg "github.com/ipfs/go-graphsync/message"
 	"github.com/ipld/go-ipld-prime"
 	"github.com/ipld/go-ipld-prime/datamodel"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -12,7 +14,8 @@ import (
 
 // ByteBudget is a Budget that lets each peer be so many bytes ahead of the
 // store that takes its blocks. It counts what comes in (Admit, called by the
-// network) and what is stored (LinkSystem).
+// network) and what is stored (LinkSystem). So it also knows when the memory of
+// a message may be used again.
 //
 // Blocks that graphsync drops unstored, because their request was cancelled
 // or they were there already, cannot be seen. They stay on the account until
@@ -26,8 +29,9 @@ type ByteBudget struct {
 }
 
 type peerBudget struct {
-	held  int           // bytes admitted and not stored
-	moved chan struct{} // closed and replaced when held shrinks
+	held  int               // bytes admitted and not stored
+	moved chan struct{}     // closed and replaced when held shrinks
+	lent  map[*byte]*buffer // blocks that whoever stores them may give back, by their first byte
 }
 
 // NewByteBudget returns a budget of limit bytes per peer. A message is let in
@@ -64,7 +68,7 @@ func (b *ByteBudget) tryAdmit(from peer.ID, n int) <-chan struct{} {
 	defer b.mu.Unlock()
 	p := b.peers[from]
 	if p == nil {
-		p = &peerBudget{moved: make(chan struct{})}
+		p = &peerBudget{moved: make(chan struct{}), lent: make(map[*byte]*buffer)}
 		b.peers[from] = p
 	}
 	if p.held > 0 && p.held+n > b.limit {
@@ -99,6 +103,35 @@ func (b *ByteBudget) Held(from peer.ID) int {
 	return 0
 }
 
+// lend notes which blocks of a message that was admitted are given back when they
+// are stored.
+func (b *ByteBudget) lend(from peer.ID, m gsmsg.GraphSyncMessage, buf *buffer) {
+	blks := leaves(m)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.peers[from]
+	if p == nil || len(blks) == 0 {
+		return
+	}
+	buf.blocks.Store(int32(len(blks)))
+	for _, blk := range blks {
+		p.lent[&blk.RawData()[0]] = buf
+	}
+}
+
+// stored takes a block of n bytes off the account of from, and returns its buffer if
+// it was lent.
+func (b *ByteBudget) stored(from peer.ID, n int, first *byte) (lent *buffer) {
+	b.mu.Lock()
+	if p := b.peers[from]; p != nil {
+		lent = p.lent[first]
+		delete(p.lent, first)
+	}
+	b.mu.Unlock()
+	b.release(from, n)
+	return lent
+}
+
 // LinkSystem returns ls with a StorageWriteOpener that takes what it stores
 // off the account of from. Use it for requests to from.
 func (b *ByteBudget) LinkSystem(ls ipld.LinkSystem, from peer.ID) ipld.LinkSystem {
@@ -106,19 +139,27 @@ func (b *ByteBudget) LinkSystem(ls ipld.LinkSystem, from peer.ID) ipld.LinkSyste
 	if open == nil {
 		return ls
 	}
+	var walked atomic.Pointer[buffer] // of the last block, which is walked when it has been stored
 	ls.StorageWriteOpener = func(lc ipld.LinkContext) (io.Writer, ipld.BlockWriteCommitter, error) {
+		walked.Swap(nil).giveBack() // the walk has come to the next one
 		w, commit, err := open(lc)
 		if err != nil {
 			return nil, nil, err
 		}
 		counted := &countedWriter{Writer: w}
 		var out io.Writer = counted
-		if s, ok := w.(bytesSetter); ok {
-			out = &countedSetter{countedWriter: counted, set: s}
+		borrower, borrows := w.(bytesBorrower)
+		if setter, ok := w.(bytesSetter); borrows {
+			out = &countedSetter{counted, borrower.BorrowBytes}
+		} else if ok {
+			out = &countedSetter{counted, setter.SetBytes}
 		}
 		return out, func(l datamodel.Link) error {
-			defer func() { b.release(from, counted.n) }()
-			return commit(l)
+			err := commit(l)
+			if lent := b.stored(from, counted.n, counted.first); borrows && err == nil {
+				walked.Store(lent)
+			}
+			return err
 		}, nil
 	}
 	return ls
@@ -128,23 +169,34 @@ func (b *ByteBudget) LinkSystem(ls ipld.LinkSystem, from peer.ID) ipld.LinkSyste
 // Graphsync prefers it to Write.
 type bytesSetter interface{ SetBytes([]byte) error }
 
+// bytesBorrower is one that holds it only until it is committed.
+type bytesBorrower interface{ BorrowBytes([]byte) error }
+
+// countedWriter counts a block, and knows it by its first byte.
 type countedWriter struct {
 	io.Writer
-	n int
+	n     int
+	first *byte
+}
+
+func (w *countedWriter) count(p []byte) {
+	if w.n == 0 && len(p) > 0 {
+		w.first = &p[0]
+	}
+	w.n += len(p)
 }
 
 func (w *countedWriter) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
-	w.n += n
-	return n, err
+	w.count(p)
+	return w.Writer.Write(p)
 }
 
 type countedSetter struct {
 	*countedWriter
-	set bytesSetter
+	set func([]byte) error
 }
 
 func (w *countedSetter) SetBytes(p []byte) error {
-	w.n += len(p)
-	return w.set.SetBytes(p)
+	w.count(p)
+	return w.set(p)
 }

@@ -25,6 +25,7 @@ const inlineBelow = 16 << 10
 // inbound is a message on its way from the stream to the receiver.
 type inbound struct {
 	done   chan struct{} // closed when the rest is set; nil if it is
+	buf    *buffer       // what msg was received into
 	msg    gsmsg.GraphSyncMessage
 	wanted int // block bytes that graphsync will queue
 	err    error
@@ -71,27 +72,27 @@ func (n *fastNetwork) readMessages(s network.Stream, queue chan<- *inbound, slot
 		if err != nil {
 			return err
 		}
-		in := &inbound{}
-		if len(buf) < inlineBelow {
-			n.decode(in, buf)
+		in := &inbound{buf: buf}
+		if len(buf.bytes) < inlineBelow {
+			n.decode(in)
 		} else {
 			in.done = make(chan struct{})
 			go func() {
 				defer close(in.done)
-				n.decode(in, buf)
+				n.decode(in)
 			}()
 		}
 		queue <- in
 	}
 }
 
-func (n *fastNetwork) decode(in *inbound, buf []byte) {
+func (n *fastNetwork) decode(in *inbound) {
 	defer func() {
 		if r := recover(); r != nil {
 			in.err = n.recovered(r)
 		}
 	}()
-	in.msg, in.wanted, in.err = decodeMessage(buf)
+	in.msg, in.wanted, in.err = decodeMessage(in.buf.bytes)
 }
 
 // deliver hands the messages of queue to the receiver until queue is closed.
@@ -124,9 +125,19 @@ func (n *fastNetwork) deliverOne(p peer.ID, in *inbound) (err error) {
 		if err := n.cfg.Budget.Admit(p, in.wanted); err != nil {
 			return fmt.Errorf("admit %d bytes of blocks: %w", in.wanted, err)
 		}
+		if l, ok := n.cfg.Budget.(lender); ok && in.buf.pool != nil && in.wanted >= cap(in.buf.bytes)/2 {
+			l.lend(p, in.msg, in.buf)
+		}
 	}
 	n.receiver.ReceiveMessage(context.Background(), p, in.msg)
 	return nil
+}
+
+// lender is a Budget that knows when a block is stored.
+type lender interface {
+	// lend is called with a message that was admitted, before it is handed on, if its
+	// blocks are slices of buf.
+	lend(from peer.ID, m gsmsg.GraphSyncMessage, buf *buffer)
 }
 
 // errIdle says that a stream was reset because nothing came, and nothing was lost.
@@ -170,7 +181,7 @@ func (r *frameReader) moveDeadline(now time.Time, after time.Duration) {
 
 // next returns the next message without its length. The caller owns it. It
 // returns io.EOF at the end of the stream and errIdle if none began in time.
-func (r *frameReader) next() ([]byte, error) {
+func (r *frameReader) next() (*buffer, error) {
 	if r.buf.Buffered() == 0 {
 		r.busy = false
 		r.moveDeadline(time.Now(), r.cfg.IdleTimeout)
@@ -189,17 +200,17 @@ func (r *frameReader) next() ([]byte, error) {
 	if size > uint64(r.cfg.MaxMessageSize) {
 		return nil, limitError("bytes", size, uint64(r.cfg.MaxMessageSize))
 	}
-	msg := make([]byte, min(int(size), readStep))
+	b := newBuffer(min(int(size), readStep))
 	for read := 0; ; {
-		n, err := io.ReadFull(r.buf, msg[read:])
+		n, err := io.ReadFull(r.buf, b.bytes[read:])
 		if err != nil {
 			return nil, noEOF(err)
 		}
 		if read += n; read == int(size) {
-			return msg, nil
+			return b, nil
 		}
-		msg = append(make([]byte, 0, min(int(size), 2*read)), msg...)
-		msg = msg[:cap(msg)]
+		more := append(make([]byte, 0, min(int(size), 2*read)), b.bytes...)
+		b = &buffer{bytes: more[:cap(more)]}
 	}
 }
 

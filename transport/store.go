@@ -23,6 +23,12 @@ var ErrNoStore = errors.New("channel has no store: give it one with transport.Us
 // restart the store replaces the earlier one. It fails if the store could not be
 // registered.
 //
+// A block is handed to the writers of ls.StorageWriteOpener in one piece: with
+// SetBytes([]byte) error to those that have it, which may keep the bytes, else with
+// Write. A writer that holds them only until the commit says so with
+// BorrowBytes([]byte) error, which is called in its place; the memory of what was
+// received is then used again.
+//
 // The store must stay readable until the channel is terminal, and tolerate reads
 // that come a little later.
 func UseStore(ls ipld.LinkSystem) datatransfer.TransportOption {

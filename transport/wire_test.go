@@ -119,15 +119,16 @@ func TestEncodeRefuses(t *testing.T) {
 }
 
 // TestDecodeSlices checks that blocks are not copied when they fill the
-// message, and are when a little one would hold a big buffer.
+// message's memory, and are when a little one would hold a big buffer.
 func TestDecodeSlices(t *testing.T) {
 	id := graphsync.NewRequestID()
 	big, small := blocks.NewBlock(bytes.Repeat([]byte("b"), 50_000)), blocks.NewBlock([]byte("small"))
 	for _, c := range []struct {
 		name   string
 		wanted blocks.Block
+		room   int // in the buffer, behind the message
 		slice  bool
-	}{{"big", big, true}, {"small", small, false}} {
+	}{{"big", big, 0, true}, {"small", small, 0, false}, {"big in a bigger buffer", big, 60_000, false}} {
 		m := gsmsg.NewMessage(nil, map[graphsync.RequestID]gsmsg.GraphSyncResponse{id: gsmsg.NewResponse(id, 14,
 			[]gsmsg.GraphSyncLinkMetadatum{{Link: c.wanted.Cid(), Action: graphsync.LinkActionPresent}})},
 			map[cid.Cid]blocks.Block{big.Cid(): big, small.Cid(): small})
@@ -135,7 +136,8 @@ func TestDecodeSlices(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		buf := payloadOf(t, framed)
+		payload := payloadOf(t, framed)
+		buf := append(make([]byte, 0, len(payload)+c.room), payload...)
 		got, err := decodeOurs(buf)
 		if err != nil {
 			t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 
 // decodeMessage parses buf and hashes its blocks. The blocks of the result
 // are slices of buf, which therefore belongs to the message from here on,
-// unless they use less than half of it: then they are copied, so that a store
+// unless they use less than half of its memory: then they are copied, so that a store
 // which keeps the bytes it is given never keeps more than twice their number.
 // wanted is the number of block bytes that the message's responses refer to.
 func decodeMessage(buf []byte) (m gsmsg.GraphSyncMessage, wanted int, err error) {
@@ -36,7 +36,7 @@ func decodeMessage(buf []byte) (m gsmsg.GraphSyncMessage, wanted int, err error)
 		}
 		blks[c] = blk
 	}
-	if wanted = wantedBytes(p.responses, blks); wanted < len(buf)/2 {
+	if wanted = wantedBytes(p.responses, blks); wanted < cap(buf)/2 {
 		copyBlocks(blks)
 	}
 	return gsmsg.NewMessage(p.requests, p.responses, blks), wanted, nil

@@ -272,6 +272,12 @@ func (w *sinkWriter) Write(b []byte) (int, error) {
 	return w.all.Write(b)
 }
 
+// BorrowBytes takes a block that is not held after the commit.
+func (w *sinkWriter) BorrowBytes(b []byte) error {
+	w.one = b
+	return nil
+}
+
 func (w *sinkWriter) block() []byte {
 	if w.one != nil {
 		return w.one

@@ -152,9 +152,7 @@ func makeMarket(ctx context.Context, f *field, t terms) (rival, error) {
 }
 
 func (f *field) node(ctx context.Context, h host.Host, dir string) (*transport.Node, error) {
-	n, err := transport.New(ctx, transport.Config{
-		Host: h, StateDir: filepath.Join(dir, "transfer"), Network: transport.NewNetwork(h, transport.NetworkConfig{}), Logger: silent,
-	})
+	n, err := transport.New(ctx, transport.Config{Host: h, StateDir: filepath.Join(dir, "transfer"), Logger: silent})
 	if err != nil {
 		return nil, err
 	}
