@@ -78,20 +78,3 @@ func (c contextReader) Read(b []byte) (int, error) {
 	}
 	return c.r.Read(b)
 }
-
-// each calls visit for every record, in order.
-func (x *index) each(visit func(record) error) error {
-	var buf [pageSize]byte
-	for i := range int(pageCount(x.meta.blocks)) {
-		n, err := x.readPage(i, &buf)
-		if err != nil {
-			return err
-		}
-		for j := range n {
-			if err := visit(parseRecord(buf[j*recordSize:])); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}

@@ -18,14 +18,17 @@
 //
 // # Index
 //
-// An index holds one record of 44 bytes per block, sorted by hash, in pages of
-// 4 KiB with a checksum each. In memory are only the first key of every page
-// and a filter of ten bits per block, some 1.6 MiB per million blocks: a block
-// that a piece does not hold is almost always refused without touching the
-// disk, and one that it holds costs one read of one page. Blocks are found by
+// An index holds one record of 44 bytes per block, in buckets of eight on average
+// with a checksum each. Which one a block is in follows from its hash and a seed of
+// the index, and where that lies from a directory of a byte for seven blocks, which
+// alone is read when a store is opened and held in memory: a block that a piece holds
+// costs one read of some 400 bytes. Of several pieces a filter of ten bits per block is
+// brought into memory beside serving, with which a block that a piece does not hold is
+// almost always refused without touching the disk. Blocks are found by
 // multihash, so that a CID finds its block whatever version or codec it names.
 // An index is bound to the size and modification time of its file and made
-// again when they differ or when it is damaged.
+// again when they differ or when it is damaged. One of an earlier version is written
+// anew from itself.
 //
 // # Sealed pieces
 //

@@ -1,7 +1,6 @@
 package piece
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/binary"
@@ -10,29 +9,35 @@ import (
 	"hash/crc32"
 	"io"
 	"math/bits"
-	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ipfs/go-cid"
 	"github.com/multiformats/go-multihash"
 )
 
-// An index file is a header page, the record pages, and a summary, in this
-// order; numbers are big endian.
+// An index file is a header page, the buckets, the roots, the directory and the
+// filter, in this order; numbers are big endian.
 //
-//	header   4096 bytes: magic, the numbers of indexMeta, CRC-32C of the page
-//	pages    4096 bytes each: up to 93 records of 44 bytes, CRC-32C of the page
-//	summary  roots (CIDs, one after the other), first key of each page, filter
+//	header     4096 bytes: magic, the numbers of indexHeader, CRC-32C of the page
+//	buckets    up to 93 records of 44 bytes each, on average 8, and their CRC-32C
+//	roots      CIDs, one after the other
+//	directory  says where each bucket is, see directory
+//	filter     see filter
 //
 // A record is the key (32), the place of the CID in the payload (7), the length
-// of the CID (1) and the size of the block (4). Records are sorted by key and
-// no key comes twice.
+// of the CID (1) and the size of the block (4). No key comes twice. In which
+// bucket a key is follows from it and a seed that is drawn for each index, so
+// that nobody can make keys that fill one; a bucket that is too full by chance is
+// not to be seen by anybody.
 const (
 	indexMagic    = "tollidx\n"
-	indexVersion  = 1
+	indexVersion  = 2
 	pageSize      = 4096
 	recordSize    = 44
-	recordsInPage = (pageSize - 4) / recordSize
+	sealSize      = 4 // the CRC-32C behind a bucket, or at the end of a page
+	bucketRecords = 8 // on average: few lines of memory to copy, and a small directory
+	fullestBucket = (pageSize - sealSize) / recordSize
 	maxOffset     = 1<<56 - 1
 	maxRecordCID  = 1<<8 - 1 // longest CID of a record: its length has one byte
 )
@@ -93,102 +98,135 @@ type indexMeta struct {
 	roots     []cid.Cid
 }
 
+// seed is what decides, with its key, in which bucket a record is.
+type seed [16]byte
+
+// place returns a number that says nothing to who does not know s, and everything
+// about the bucket of k.
+func (s seed) place(k key) uint64 {
+	sum := sha256.Sum256(append(append(make([]byte, 0, len(s)+len(k)), s[:]...), k[:]...))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// bucketOf returns the bucket of a place. It rises with the place.
+func bucketOf(place, buckets uint64) uint64 {
+	b, _ := bits.Mul64(place, buckets)
+	return b
+}
+
 // index finds blocks in an index file. It may be used concurrently.
 type index struct {
-	meta   indexMeta
-	r      io.ReaderAt
-	first  []byte   // the first key of each page
-	heads  []uint64 // the first eight bytes of each of them
-	filter filter
+	indexHeader
+	r   io.ReaderAt
+	dir directory
+
+	filter atomic.Pointer[filter] // nil until readFilter
 }
 
-// fillHeads makes heads of first.
-func (x *index) fillHeads() {
-	x.heads = make([]uint64, len(x.first)/len(key{}))
-	for i := range x.heads {
-		x.heads[i] = binary.BigEndian.Uint64(x.first[i*len(key{}):])
-	}
+// lacks reports that k is certainly not there. It says so of nearly every key
+// that is not, without a read, once the filter is in memory; before that, of none.
+func (x *index) lacks(k key) bool {
+	f := x.filter.Load()
+	return f != nil && !f.has(k)
 }
 
-// pageOf returns the page that k is in if it is anywhere, or -1. Keys are hashes,
-// so that the number that k begins with says about where that is: it is looked
-// for from there outwards, which touches a few lines of memory where halving
-// would touch one for every doubling of the index. Keys that were chosen to lie
-// badly cost twice as many steps as halving.
-func (x *index) pageOf(k key) int {
-	n := len(x.heads)
-	head := binary.BigEndian.Uint64(k[:])
-	above := func(i int) bool { // page i begins behind k
-		if x.heads[i] != head {
-			return x.heads[i] > head
-		}
-		return bytes.Compare(x.first[i*len(k):(i+1)*len(k)], k[:]) > 0
-	}
-	guess, _ := bits.Mul64(head, uint64(n))
-	low, high := int(guess), int(guess) // page low-1 does not begin behind k, and page high does
-	for step := 1; low > 0 && above(low-1); step *= 2 {
-		high, low = low-1, max(low-step, 0)
-	}
-	for step := 1; high < n && !above(high); step *= 2 {
-		low, high = high+1, min(high+step, n)
-	}
-	return low + sort.Search(high-low, func(i int) bool { return above(low + i) }) - 1
-}
+// bucketBytes is held by lookups only while they read.
+var bucketBytes = sync.Pool{New: func() any { return new([pageSize]byte) }}
 
-// pages is held by lookups only while they read.
-var pages = sync.Pool{New: func() any { return new([pageSize]byte) }}
-
-// find returns the record of k. The error is errIndexDamaged or that of the read.
+// find returns the record of k, with one read of one bucket. The error is
+// errIndexDamaged or that of the read.
 func (x *index) find(k key) (record, bool, error) {
-	if !x.filter.has(k) {
+	if x.buckets == 0 {
 		return record{}, false, nil
 	}
-	page := x.pageOf(k)
-	if page < 0 {
-		return record{}, false, nil
-	}
-	buf := pages.Get().(*[pageSize]byte)
-	defer pages.Put(buf)
-	n, err := x.readPage(page, buf)
+	buf := bucketBytes.Get().(*[pageSize]byte)
+	defer bucketBytes.Put(buf)
+	records, err := x.bucket(bucketOf(x.seed.place(k), x.buckets), buf)
 	if err != nil {
 		return record{}, false, err
 	}
-	at := sort.Search(n, func(i int) bool {
-		return bytes.Compare(buf[i*recordSize:i*recordSize+len(k)], k[:]) >= 0
-	})
-	if at == n || !bytes.Equal(buf[at*recordSize:at*recordSize+len(k)], k[:]) {
-		return record{}, false, nil
-	}
-	r := parseRecord(buf[at*recordSize:])
-	if r.size > MaxBlockSize || r.off > maxOffset-MaxBlockSize-maxRecordCID {
-		return record{}, false, errIndexDamaged
-	}
-	return r, true, nil
-}
-
-// readPage reads and checks one page of records and returns how many it holds.
-func (x *index) readPage(i int, buf *[pageSize]byte) (int, error) {
-	n, err := x.r.ReadAt(buf[:], int64(1+i)*pageSize)
-	if n < pageSize {
-		if err == io.EOF {
-			return 0, errIndexDamaged
+	for ; len(records) > 0; records = records[recordSize:] {
+		if key(records) != k {
+			continue
 		}
-		return 0, fmt.Errorf("read index: %w", err)
+		r := parseRecord(records)
+		if r.size > MaxBlockSize || r.off > maxOffset-MaxBlockSize-maxRecordCID {
+			return record{}, false, errIndexDamaged
+		}
+		return r, true, nil
 	}
-	if !sealedPage(buf) {
-		return 0, errIndexDamaged
-	}
-	return int(min(recordsInPage, x.meta.blocks-uint64(i)*recordsInPage)), nil
+	return record{}, false, nil
 }
 
-// sealPage writes the checksum of a page at its end, sealedPage checks it.
-func sealPage(buf *[pageSize]byte) {
-	binary.BigEndian.PutUint32(buf[pageSize-4:], crc32.Checksum(buf[:pageSize-4], castagnoli))
+// bucket reads the records of bucket i into buf and checks them.
+func (x *index) bucket(i uint64, buf *[pageSize]byte) ([]byte, error) {
+	at, n := x.dir.bucket(i)
+	if n == 0 {
+		return nil, nil
+	}
+	if n > fullestBucket || at > x.bodySize() {
+		return nil, errIndexDamaged
+	}
+	b := buf[:n*recordSize+sealSize]
+	if n, err := x.r.ReadAt(b, pageSize+int64(at)); n < len(b) {
+		if err == io.EOF {
+			return nil, errIndexDamaged
+		}
+		return nil, fmt.Errorf("read index: %w", err)
+	}
+	if !sealed(b) {
+		return nil, errIndexDamaged
+	}
+	return b[:n*recordSize], nil
 }
 
-func sealedPage(buf *[pageSize]byte) bool {
-	return binary.BigEndian.Uint32(buf[pageSize-4:]) == crc32.Checksum(buf[:pageSize-4], castagnoli)
+// each calls visit for every record.
+func (x *index) each(visit func(record) error) error {
+	var buf [pageSize]byte
+	for i := range x.buckets {
+		records, err := x.bucket(i, &buf)
+		if err != nil {
+			return err
+		}
+		for ; len(records) > 0; records = records[recordSize:] {
+			if err := visit(parseRecord(records)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readFilter brings the filter into memory. The error is errIndexDamaged or that of
+// the read; the index can be used all the same.
+func (x *index) readFilter() error {
+	f := make(filter, int64(x.filterLines)*filterLine)
+	if n, err := x.r.ReadAt(f, x.filterAt()); n < len(f) {
+		return fmt.Errorf("%w: %w", errIndexDamaged, cutShort(err))
+	}
+	if crc32.Checksum(f, castagnoli) != x.filterSum {
+		return errIndexDamaged
+	}
+	x.filter.Store(&f)
+	return nil
+}
+
+// seal writes the checksum of b over its last bytes, sealed checks it.
+func seal(b []byte) {
+	body := b[:len(b)-sealSize]
+	binary.BigEndian.PutUint32(b[len(body):], crc32.Checksum(body, castagnoli))
+}
+
+func sealed(b []byte) bool {
+	body := b[:len(b)-sealSize]
+	return binary.BigEndian.Uint32(b[len(body):]) == crc32.Checksum(body, castagnoli)
 }
 
 // size is the memory that the index holds, in bytes.
-func (x *index) size() int { return len(x.first) + 8*len(x.heads) + len(x.filter) }
+func (x *index) size() int {
+	size := len(x.dir)
+	if f := x.filter.Load(); f != nil {
+		size += len(*f)
+	}
+	return size
+}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -13,7 +14,7 @@ import (
 	"slices"
 )
 
-// runRecords is how many records are sorted in memory, some 64 MiB of them;
+// runRecords is how many records are sorted in memory, some 72 MiB of them;
 // more go through sorted runs on disk.
 const runRecords = 1 << 20
 
@@ -22,18 +23,27 @@ const runRecords = 1 << 20
 type indexBuilder struct {
 	dir   string // for the runs
 	limit int    // records held in memory
-	held  []record
+	seed  seed
+	held  []placed
 	runs  []*os.File // sorted records
 	total uint64
 }
 
 func newIndexBuilder(dir string) *indexBuilder {
-	return &indexBuilder{dir: dir, limit: runRecords}
+	b := &indexBuilder{dir: dir, limit: runRecords}
+	_, _ = rand.Read(b.seed[:]) // does not fail
+	return b
+}
+
+// placed is a record with the place of its key.
+type placed struct {
+	record
+	place uint64
 }
 
 // add takes one record.
 func (b *indexBuilder) add(r record) error {
-	b.held = append(b.held, r)
+	b.held = append(b.held, placed{r, b.seed.place(r.key)})
 	b.total++
 	if len(b.held) < b.limit {
 		return nil
@@ -41,8 +51,11 @@ func (b *indexBuilder) add(r record) error {
 	return b.spill()
 }
 
-// compareRecords sorts by key; of equal blocks the first in the file comes first.
-func compareRecords(x, y record) int {
+// compareRecords sorts by place; of equal blocks the first in the file comes first.
+func compareRecords(x, y placed) int {
+	if x.place != y.place {
+		return cmp.Compare(x.place, y.place)
+	}
 	return cmp.Or(bytes.Compare(x.key[:], y.key[:]), cmp.Compare(x.off, y.off))
 }
 
@@ -80,9 +93,10 @@ func (b *indexBuilder) Close() {
 
 // run is one sorted source in a merge: records in memory or on disk.
 type run struct {
-	held []record
+	held []placed
 	disk *bufio.Reader
-	head record
+	seed seed
+	head placed
 }
 
 // next moves to the next record; it returns io.EOF behind the last.
@@ -98,16 +112,17 @@ func (r *run) next() error {
 	if _, err := io.ReadFull(r.disk, b[:]); err != nil {
 		return err
 	}
-	r.head = parseRecord(b[:])
+	r.head.record = parseRecord(b[:])
+	r.head.place = r.seed.place(r.head.key)
 	return nil
 }
 
 // merge calls visit for every record in order, once per key.
-func (b *indexBuilder) merge(visit func(record) error) error {
+func (b *indexBuilder) merge(visit func(placed) error) error {
 	slices.SortFunc(b.held, compareRecords)
 	all := []*run{{held: b.held}}
 	for _, f := range b.runs {
-		all = append(all, &run{disk: bufio.NewReaderSize(f, 256<<10)})
+		all = append(all, &run{disk: bufio.NewReaderSize(f, 256<<10), seed: b.seed})
 	}
 	var live []*run // few: one per runRecords
 	for _, r := range all {
@@ -159,82 +174,79 @@ func (b *indexBuilder) write(path string, meta indexMeta) error {
 }
 
 func (b *indexBuilder) writeTo(f *os.File, meta indexMeta) error {
-	w := &indexWriter{w: bufio.NewWriterSize(f, 1<<20), meta: meta, filter: newFilter(b.total)}
-	if err := w.page(new([pageSize]byte)); err != nil { // the header's place
+	w := &indexWriter{w: bufio.NewWriterSize(f, 1<<20), filter: newFilter(b.total)}
+	w.header = indexHeader{meta: meta, seed: b.seed, buckets: (b.total + bucketRecords - 1) / bucketRecords}
+	if _, err := w.w.Write(make([]byte, pageSize)); err != nil { // the header's place
 		return err
 	}
 	if err := b.merge(w.add); err != nil {
 		return err
 	}
-	header, err := w.finish()
-	if err != nil {
+	if err := w.finish(); err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(header[:], 0); err != nil {
+	if _, err := f.WriteAt(w.header.encode()[:], 0); err != nil {
 		return err
 	}
 	return f.Sync()
 }
 
-// indexWriter lays records out in pages.
+// indexWriter lays records out in buckets. They come in the order of their places.
 type indexWriter struct {
 	w      *bufio.Writer
-	meta   indexMeta
+	header indexHeader
+	dir    directory
 	filter filter
-	first  []byte
-	buf    [pageSize]byte
-	n      int // records in buf
+	full   uint64 // buckets that are written
+	at     uint64 // where the next one begins, counted from the first
+	bucket []byte // the records of the next one
 }
 
-func (w *indexWriter) add(r record) error {
-	if w.n == 0 {
-		w.first = append(w.first, r.key[:]...)
+func (w *indexWriter) add(r placed) error {
+	if err := w.flush(bucketOf(r.place, w.header.buckets)); err != nil {
+		return err
 	}
-	r.append(w.buf[:w.n*recordSize])
-	w.n++
+	if len(w.bucket) == fullestBucket*recordSize {
+		return errors.New("too many blocks fall together; try again")
+	}
+	w.bucket = r.append(w.bucket)
 	w.filter.add(r.key)
-	w.meta.blocks++
-	w.meta.blockSize += uint64(r.size)
-	if w.n < recordsInPage {
-		return nil
-	}
-	return w.flush()
+	w.header.meta.blocks++
+	w.header.meta.blockSize += uint64(r.size)
+	return nil
 }
 
-// flush writes the page that is being filled.
-func (w *indexWriter) flush() error {
-	sealPage(&w.buf)
-	err := w.page(&w.buf)
-	w.buf, w.n = [pageSize]byte{}, 0
-	return err
-}
-
-func (w *indexWriter) page(p *[pageSize]byte) error {
-	_, err := w.w.Write(p[:])
-	return err
-}
-
-// finish writes the last page and the summary and returns the header.
-func (w *indexWriter) finish() (*[pageSize]byte, error) {
-	if w.n > 0 {
-		if err := w.flush(); err != nil {
-			return nil, err
+// flush writes buckets until n are written: the one that is being filled, and empty ones.
+func (w *indexWriter) flush(n uint64) error {
+	for ; w.full < n; w.full++ {
+		w.dir = w.dir.append(w.full, w.at, len(w.bucket)/recordSize)
+		w.bucket = append(w.bucket, make([]byte, sealSize)...)
+		seal(w.bucket)
+		if _, err := w.w.Write(w.bucket); err != nil {
+			return err
 		}
+		w.at, w.bucket = w.at+uint64(len(w.bucket)), w.bucket[:0]
+	}
+	return nil
+}
+
+// finish writes what comes behind the records and completes the header.
+func (w *indexWriter) finish() error {
+	if err := w.flush(w.header.buckets); err != nil {
+		return err
 	}
 	var roots []byte
-	for _, c := range w.meta.roots {
+	for _, c := range w.header.meta.roots {
 		roots = append(roots, c.Bytes()...)
 	}
-	var sum uint32
-	for _, part := range [][]byte{roots, w.first, w.filter} {
-		sum = crc32.Update(sum, castagnoli, part)
+	for _, part := range [][]byte{roots, w.dir, w.filter} {
 		if _, err := w.w.Write(part); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	h := indexHeader{
-		meta: w.meta, summary: sum,
-		rootBytes: uint32(len(roots)), filter: uint32(len(w.filter) / filterLine),
-	}
-	return h.encode(), w.w.Flush()
+	h := &w.header
+	h.rootBytes, h.filterLines = uint32(len(roots)), uint32(len(w.filter)/filterLine)
+	h.summarySum = crc32.Update(crc32.Checksum(roots, castagnoli), castagnoli, w.dir)
+	h.filterSum = crc32.Checksum(w.filter, castagnoli)
+	return w.w.Flush()
 }

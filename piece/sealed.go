@@ -27,13 +27,14 @@ var ErrNoUnsealer = errors.New("piece is sealed and no unsealer is configured")
 // is one.
 func (s *Store) openSealed(c candidate) (*piece, error) {
 	var errs []error
-	for _, path := range []string{s.indexPath(c.carPath()), c.carPath() + indexSuffix} {
-		idx, file, err := openIndex(path)
+	own := s.indexPath(c.carPath())
+	for _, path := range []string{own, c.carPath() + indexSuffix} {
+		idx, file, err := s.openIndex(path, own)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		p := newPiece(c, path, idx, file)
+		p := newPiece(c, file.Name(), idx, file)
 		if f, err := s.openCopy(p); err == nil {
 			p.file.Store(f)
 		} else if !errors.Is(err, os.ErrNotExist) {

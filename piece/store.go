@@ -79,6 +79,8 @@ type Store struct {
 
 	unsealing flights
 	closing   sync.Once
+	closed    atomic.Bool    // stops what reads filters
+	filters   sync.WaitGroup // done when they are in memory
 
 	mu       sync.Mutex
 	problems []Problem // guarded by mu
@@ -129,6 +131,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if err := s.load(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
+	}
+	if len(s.pieces) > 1 { // one alone has no use for its own
+		s.filters.Go(s.readFilters)
 	}
 	return s, nil
 }
@@ -230,6 +235,8 @@ func (s *Store) IndexPath(id cid.Cid) (string, bool) {
 func (s *Store) Close() error {
 	var errs []error
 	s.closing.Do(func() {
+		s.closed.Store(true)
+		s.filters.Wait()
 		s.unsealing.close()
 		for _, p := range s.pieces {
 			errs = append(errs, p.close())

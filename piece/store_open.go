@@ -66,7 +66,7 @@ func (s *Store) openCAR(ctx context.Context, c candidate, f *os.File) (*piece, e
 		return nil, err
 	}
 	path := s.indexPath(c.path)
-	idx, file, err := openIndex(path)
+	idx, file, err := s.openIndex(path, path)
 	switch {
 	case err == nil && idx.meta.describes(info) && (idx.meta.verified || s.cfg.SkipVerify):
 	case err == nil:
@@ -107,7 +107,21 @@ func (m indexMeta) describes(info fs.FileInfo) bool {
 	return m.fileSize == uint64(info.Size()) && m.fileTime == info.ModTime().UnixNano()
 }
 
-// openIndex opens an index file.
+// openIndex opens the index file at path. One of an earlier version is written
+// anew, to own.
+func (s *Store) openIndex(path, own string) (*index, *os.File, error) {
+	idx, file, err := openIndex(path)
+	if !errors.Is(err, errIndexOld) {
+		return idx, file, err
+	}
+	s.log.Info("writing the index anew, it is of an earlier version", "path", path)
+	if err := renewIndex(path, own, s.cfg.IndexDir); err != nil {
+		return nil, nil, err
+	}
+	return openIndex(own)
+}
+
+// openIndex opens an index file of this version.
 func openIndex(path string) (*index, *os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 // any block. If id is given, by ID or CommP, it is that piece or none. Else a
 // piece at hand comes before a sealed one, and one that has payload as a root
 // before one that holds it somewhere. An identity CID is found where all blocks
-// are that it links to. Find does not wait for anything but a read of an index
-// page, which the system almost always holds in memory.
+// are that it links to. Find does not wait for anything but a read of an index,
+// which the system almost always holds in memory.
 func (s *Store) Find(payload cid.Cid, id *cid.Cid) (Info, bool) {
 	if !payload.Defined() {
 		return Info{}, false
@@ -33,7 +33,7 @@ func (s *Store) Find(payload cid.Cid, id *cid.Cid) (Info, bool) {
 	}
 	if id != nil {
 		p, ok := s.byID[*id]
-		if !ok || !s.holds(p, wanted) {
+		if !ok || !s.holds(p, wanted, []*piece{p}) {
 			return Info{}, false
 		}
 		return p.state(), true
@@ -49,7 +49,7 @@ func (s *Store) Find(payload cid.Cid, id *cid.Cid) (Info, bool) {
 		if p.roots[root] {
 			rank++
 		}
-		if rank > bestRank && s.holds(p, wanted) {
+		if rank > bestRank && s.holds(p, wanted, s.pieces) {
 			best, bestRank = p, rank
 		}
 	}
@@ -59,28 +59,53 @@ func (s *Store) Find(payload cid.Cid, id *cid.Cid) (Info, bool) {
 	return best.state(), true
 }
 
-// holds reports whether p has all of keys.
-func (s *Store) holds(p *piece, keys []key) bool {
+// holds reports whether p, one of those that are asked, has all of keys.
+func (s *Store) holds(p *piece, keys []key, asked []*piece) bool {
 	for _, k := range keys {
-		if _, ok := s.lookup(p, k); !ok {
+		if _, ok := s.lookup(p, k, asked); !ok {
 			return false
 		}
 	}
 	return true
 }
 
-// lookup finds a block in a piece. An index that turns out to be damaged is
-// reported once and removed, so that the next Open makes it again.
-func (s *Store) lookup(p *piece, k key) (record, bool) {
+// lookup finds a block in a piece, one of those that are asked. Where it is the only
+// one it will have the block, and the filter is not worth a line of memory.
+func (s *Store) lookup(p *piece, k key, asked []*piece) (record, bool) {
+	if len(asked) > 1 && p.idx.lacks(k) {
+		return record{}, false
+	}
 	r, ok, err := p.idx.find(k)
-	if err != nil && !errors.Is(err, os.ErrClosed) && p.damaged.CompareAndSwap(false, true) {
-		s.problem(p.info.Path, fmt.Errorf("%w in part; it is made again at the next start", err), true)
-		s.log.Error("index is damaged, start again to make it again", "path", p.path, "err", err)
-		if !p.sealed { // of a sealed piece it is the only one
-			_ = os.Remove(p.path) // if it stays, it is reported again
-		}
+	if err != nil {
+		s.damage(p, err)
 	}
 	return r, ok && err == nil
+}
+
+// damage takes note that the index of p cannot be read: once, and it is removed, so
+// that the next Open makes it again.
+func (s *Store) damage(p *piece, err error) {
+	if errors.Is(err, os.ErrClosed) || !p.damaged.CompareAndSwap(false, true) {
+		return
+	}
+	s.problem(p.info.Path, fmt.Errorf("%w in part; it is made again at the next start", err), true)
+	s.log.Error("index is damaged, start again to make it again", "path", p.path, "err", err)
+	if !p.sealed { // of a sealed piece it is the only one
+		_ = os.Remove(p.path) // if it stays, it is reported again
+	}
+}
+
+// readFilters brings the filters into memory, one after the other, beside serving:
+// until one is there its piece is asked itself.
+func (s *Store) readFilters() {
+	for _, p := range s.pieces {
+		if s.closed.Load() {
+			return
+		}
+		if err := p.idx.readFilter(); err != nil {
+			s.damage(p, err)
+		}
+	}
 }
 
 // Size returns the length in bytes of the block of c, from the index alone.
@@ -93,7 +118,7 @@ func (s *Store) Size(c cid.Cid) (uint64, bool) {
 	}
 	k := keyOf(c.Hash())
 	for _, p := range s.pieces {
-		if r, ok := s.lookup(p, k); ok {
+		if r, ok := s.lookup(p, k, s.pieces); ok {
 			return uint64(r.size), true
 		}
 	}
@@ -154,7 +179,7 @@ func (s *Store) block(from []*piece, c cid.Cid) ([]byte, error) {
 	missing := ErrNotFound
 	k := keyOf(c.Hash())
 	for _, p := range from {
-		r, ok := s.lookup(p, k)
+		r, ok := s.lookup(p, k, from)
 		if !ok {
 			continue
 		}

@@ -56,8 +56,10 @@ func TestReuse(t *testing.T) {
 // the damage is found where it is read and mended at the next start.
 func TestDamagedIndex(t *testing.T) {
 	blocks := testBlocks(14, 200, 100)
-	path := writeCAR(t, filepath.Join(t.TempDir(), "a.car"), []cid.Cid{blocks[0].cid}, blocks, true)
-	cfg := Config{Paths: []string{path}, IndexDir: t.TempDir()}
+	dir := t.TempDir()
+	writeCAR(t, filepath.Join(dir, "a.car"), []cid.Cid{blocks[0].cid}, blocks, true)
+	writeCAR(t, filepath.Join(dir, "b.car"), nil, testBlocks(15, 5, 100), true) // of one piece alone the filter is not read
+	cfg := Config{Paths: []string{dir}, IndexDir: t.TempDir()}
 	s := openStore(t, cfg)
 	index, _ := s.IndexPath(s.Pieces()[0].ID)
 	good, err := os.ReadFile(index)
@@ -79,6 +81,7 @@ func TestDamagedIndex(t *testing.T) {
 				t.Fatal(err)
 			}
 			damaged := openStore(t, cfg)
+			damaged.filters.Wait()
 			if damaged.built.Load() == 0 {
 				for _, b := range blocks {
 					got, err := load(damaged.LinkSystem(cid.Undef), b.cid)
