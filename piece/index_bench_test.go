@@ -154,6 +154,7 @@ func BenchmarkFind(b *testing.B) {
 		last = blocks[7].cid
 	}
 	s := openStore(b, Config{Paths: []string{dir}})
+	s.filters.Wait()
 	for name, c := range map[string]cid.Cid{"there": last, "absent": makeBlock([]byte("absent"), cid.Raw, multihash.SHA2_256).cid} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
