@@ -163,7 +163,7 @@ func homemadeOver(t testing.TB, h host.Host, guarded bool, ds datastore.Batching
 			transport.GuardConfig{Network: network, Logger: testLogger()})
 		t.Cleanup(func() { must(t, exchange.Close()) })
 		messages := transport.WrapTransferNetwork(dtnet.NewFromLibp2pHost(h), transport.TransferGuard{Logger: testLogger()})
-		plain, err = dtimpl.NewDataTransfer(ds, messages, transport.WrapTransport(dtgs.NewTransport(h.ID(), exchange)))
+		plain, err = dtimpl.NewDataTransfer(ds, messages, transport.WrapTransport(dtgs.NewTransport(h.ID(), exchange), exchange))
 		out.meter, out.hold = meterOf(exchange), exchange.Hold
 	} else {
 		gs := gsimpl.New(ctx, gsnet.NewFromLibp2pHost(h), own.links(), gsimpl.RejectAllRequestsByDefault())

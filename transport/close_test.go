@@ -25,7 +25,7 @@ func TestCloseWithoutRequest(t *testing.T) {
 	if err := plain.UseStore(chid, links); err != nil {
 		t.Fatal(err)
 	}
-	guarded := WrapTransport(plain)
+	guarded := WrapTransport(plain, nil)
 	synctest.Test(t, func(t *testing.T) { // time passes when all wait
 		ctx, cancel := context.WithTimeout(t.Context(), 100*closeTimeout)
 		defer cancel()

@@ -22,14 +22,16 @@ type guardedTransport struct {
 	begin sync.Mutex     // held to start a cleanup and to shut down
 	down  bool           // guarded by begin; no cleanup starts any more
 	ahead *ByteBudget    // what peers may be ahead of their channels' stores; may be nil
+	on    *Exchange      // what it was made with; nil if that is not guarded
 }
 
 var _ datatransfer.PauseableTransport = (*guardedTransport)(nil)
 
-// WrapTransport guards data-transfer's graphsync transport. Its exchange should
-// be one of WrapExchange. The result is what to give to the manager.
-func WrapTransport(t *dtgs.Transport) datatransfer.PauseableTransport {
-	return &guardedTransport{Transport: t}
+// WrapTransport guards data-transfer's graphsync transport, which was made with on. The
+// result is what to give to the manager. With nil for an exchange that is not one of
+// WrapExchange, a peer that cancels a channel while it is served is served all of it.
+func WrapTransport(t *dtgs.Transport, on *Exchange) datatransfer.PauseableTransport {
+	return &guardedTransport{Transport: t, on: on}
 }
 
 // SetEventHandler sets data-transfer as the handler of events.
@@ -55,10 +57,18 @@ func (t *guardedTransport) CloseChannel(ctx context.Context, chid datatransfer.C
 // channel's lock, and it takes that lock, while the hook may be waiting for the
 // state machine: done in place, either stops the node for good.
 func (t *guardedTransport) CleanupChannel(chid datatransfer.ChannelID) {
+	t.abandon(chid)
 	t.begin.Lock()
 	defer t.begin.Unlock()
 	if !t.down { // or there is nothing left to clean up, and Shutdown may be waiting
 		t.work.Go(func() { t.Transport.CleanupChannel(chid) })
+	}
+}
+
+// abandon ends the requests of a channel before anything forgets how far they may go.
+func (t *guardedTransport) abandon(chid datatransfer.ChannelID) {
+	if t.on != nil {
+		t.on.abandon(chid)
 	}
 }
 

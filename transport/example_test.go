@@ -56,7 +56,7 @@ func Example_wrappers() {
 	// Channels are opened by graphsync requests only; the transport and the manager
 	// neither deadlock nor panic.
 	messages := transport.WrapTransferNetwork(dtnet.NewFromLibp2pHost(h), transport.TransferGuard{Logger: quiet})
-	under := transport.WrapTransport(dtgs.NewTransport(h.ID(), exchange))
+	under := transport.WrapTransport(dtgs.NewTransport(h.ID(), exchange), exchange)
 	plain, err := dtimpl.NewDataTransfer(dssync.MutexWrap(datastore.NewMapDatastore()), messages, under)
 	check(err)
 	manager := transport.WrapManager(plain)

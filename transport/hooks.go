@@ -61,6 +61,10 @@ func (e *Exchange) RegisterOutgoingBlockHook(h graphsync.OnOutgoingBlockHook) gr
 			ha.TerminateWithError(refuse(ReasonNotAdmitted, "request %s was not admitted", req.ID()))
 			return
 		}
+		if s.isOrphan() {
+			ha.TerminateWithError(refuse(ReasonNotAdmitted, "channel of request %s is gone", req.ID()))
+			return
+		}
 		w := &blockActions{OutgoingBlockHookActions: ha}
 		s.enterHook()
 		defer func() {

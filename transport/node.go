@@ -215,7 +215,7 @@ func (n *Node) assemble() {
 	guard := c.Guard
 	guard.Network = n.network
 	n.Meter = WrapExchange(gs, c.Host.ID(), guard)
-	n.transport = &guardedTransport{Transport: dtgs.NewTransport(c.Host.ID(), n.Meter), ahead: ahead}
+	n.transport = &guardedTransport{Transport: dtgs.NewTransport(c.Host.ID(), n.Meter), ahead: ahead, on: n.Meter}
 }
 
 // startTransfers builds data-transfer on top and waits until it is ready.

@@ -62,6 +62,9 @@ func (t *quietTransport) ResumeChannel(ctx context.Context, m datatransfer.Messa
 // CleanupChannel forgets the channel. Nothing is passed on: the channel is
 // over, and its state machine may be waiting for this call.
 func (t *quietTransport) CleanupChannel(chid datatransfer.ChannelID) {
+	if g, ok := t.PauseableTransport.(*guardedTransport); ok {
+		g.abandon(chid) // data-transfer's count lacks what is forgotten here
+	}
 	t.q.forget(chid)
 	t.PauseableTransport.CleanupChannel(chid)
 }

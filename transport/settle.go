@@ -27,6 +27,39 @@ func (e *Exchange) failed(id graphsync.RequestID) {
 	}
 }
 
+// abandon ends what is live of a channel that data-transfer lets go of. A peer brings
+// that about by cancelling the channel in a message of data-transfer's own: graphsync
+// knows nothing of it and goes on with the request, which nothing limits any more. It
+// waits for nobody.
+func (e *Exchange) abandon(chid datatransfer.ChannelID) {
+	for _, s := range e.table.live(chid) {
+		s.mu.Lock()
+		first := !s.dying
+		s.orphan, s.dying = true, true
+		s.mu.Unlock()
+		e.flow.drop(s)
+		if first {
+			e.spawn(func() { e.dismiss(s) })
+		}
+	}
+}
+
+// dismiss ends a request and has its peer told, if that takes no time.
+func (e *Exchange) dismiss(s *served) {
+	ctx, cancel := context.WithTimeout(e.ctx, e.cfg.SettleTimeout)
+	defer cancel()
+	_ = e.GraphExchange.Cancel(ctx, s.id) // it fails if it is about to end anyway
+	if !await(ctx, []*served{s}) {
+		e.settleAll(e.ctx, []*served{s})
+	}
+}
+
+func (s *served) isOrphan() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.orphan
+}
+
 // settle ends the live requests of a channel and waits until graphsync has let
 // go of them, at most SettleTimeout. It must not be called on a goroutine of
 // graphsync.

@@ -20,7 +20,8 @@ type served struct {
 
 	mu        sync.Mutex // guards the fields below
 	ended     bool       // done is closed
-	dying     bool       // a send failed: graphsync will end it at the next block
+	dying     bool       // it is being ended: a send failed, or orphan
+	orphan    bool       // data-transfer has let go of the channel, so that nothing limits it
 	paused    bool       // a hook asked for a pause that has not been undone
 	held      bool       // it stands still by Hold
 	endless   bool       // it is held for good, until it is ended

@@ -53,7 +53,7 @@ func main() {
 	exchange := transport.WrapExchange(graphsync, h.ID(), transport.GuardConfig{Network: network})
 	defer exchange.Close()
 	messages := transport.WrapTransferNetwork(dtnet.NewFromLibp2pHost(h), transport.TransferGuard{})
-	under := transport.WrapTransport(dtgs.NewTransport(h.ID(), exchange))
+	under := transport.WrapTransport(dtgs.NewTransport(h.ID(), exchange), exchange)
 	manager, err := dtimpl.NewDataTransfer(dssync.MutexWrap(datastore.NewMapDatastore()), messages, under)
 	check(err)
 	transfers := transport.WrapManager(manager)
