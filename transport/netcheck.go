@@ -113,7 +113,7 @@ func (n *GuardedNetwork) check(p peer.ID, req gsmsg.GraphSyncRequest) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.remoteOf(p)
-	if !r.mayPass() {
+	if !n.mayPass(p, r) {
 		return refuse(ReasonRate, "requests come faster than %v per second", n.cfg.Rate)
 	}
 	cancelled, known := r.known[req.ID()]
@@ -146,10 +146,10 @@ func (n *GuardedNetwork) check(p peer.ID, req gsmsg.GraphSyncRequest) error {
 // a second's at most.
 const refusedCost = 4
 
-// mayPass counts a request and reports whether it is within the rate. The guard's mu is
-// held.
-func (r *remote) mayPass() bool {
-	if r.limit.Allow() {
+// mayPass counts a request and reports whether it is within the rate, or earned by what
+// was sent to its peer. It is called with mu held.
+func (n *GuardedNetwork) mayPass(p peer.ID, r *remote) bool {
+	if r.limit.Allow() || n.exchange != nil && n.exchange.pace.spendRequest(p) {
 		return true
 	}
 	if r.over++; r.over >= refusedCost {

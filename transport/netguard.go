@@ -19,7 +19,8 @@ type NetworkGuard struct {
 	// MaxRequests is how many requests one message may hold. Default 32.
 	MaxRequests int
 
-	// Rate and Burst bound the requests of one peer, cancels and updates included.
+	// Rate and Burst bound the requests of one peer, cancels and updates included. Every
+	// 16 KiB that it is sent allow for one more.
 	// What is above them takes a little of what follows, see refusedCost: a peer that
 	// goes on four times as fast has nothing let through until it is quiet for a second.
 	// Default 50 per second, 200 at once.

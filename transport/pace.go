@@ -32,6 +32,14 @@ const (
 	leastRead  = 4 << 10
 )
 
+// Every requestEarned bytes that are sent to a peer allow for one more request, cancels
+// and updates included, and requestsKept of these are remembered: who was sent much long
+// ago is to be no flood either.
+const (
+	requestEarned = 16 << 10
+	requestsKept  = 200
+)
+
 // skipBurst is how many seconds' worth of skipped blocks are read at once: a client
 // that comes back is not to be taken for slow. skipPeers is how many peers' worth of
 // that there is for all together, and skipEarned how many bytes may be skipped at
@@ -65,7 +73,7 @@ func newPace(skip uint64) *pace {
 }
 
 // earned is what a peer may have at full speed, in bytes.
-type earned struct{ skips, repeats uint64 }
+type earned struct{ skips, repeats, requests uint64 }
 
 // send counts bytes that were sent to a peer.
 func (p *pace) send(to peer.ID, n uint64) {
@@ -80,6 +88,7 @@ func (p *pace) send(to peer.ID, n uint64) {
 		p.sent[to] = e
 	}
 	e.skips, e.repeats = min(e.skips+skipEarned*n, 1<<50), min(e.repeats+n, 1<<50)
+	e.requests = min(e.requests+n, requestsKept*requestEarned)
 }
 
 // spend takes what it can of n bytes from what a peer has earned for skips, and
@@ -105,6 +114,20 @@ func (p *pace) spendRepeat(by peer.ID) bool {
 		return false
 	}
 	e.repeats -= repeatEarned
+	return true
+}
+
+// spendRequest reports whether a peer has earned a request above its rate, and takes it:
+// one that buys small things one after the other is not held up, and a request that was
+// answered with that much is no flood.
+func (p *pace) spendRequest(by peer.ID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.sent[by]
+	if e == nil || e.requests < requestEarned {
+		return false
+	}
+	e.requests -= requestEarned
 	return true
 }
 

@@ -7,6 +7,7 @@ import (
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-graphsync"
 	gsmsg "github.com/ipfs/go-graphsync/message"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // TestSkipPace: what a peer that was never sent anything leaves out is read at a
@@ -53,6 +54,31 @@ func TestRepeatPace(t *testing.T) {
 	}
 	if got := p.peers.of("stranger").Tokens(); got > 0 || wait < time.Second {
 		t.Errorf("%.0f tokens are left, and it stands still for %s", got, wait)
+	}
+}
+
+// TestRequestsEarned: what was sent to a peer allows for requests above its rate, but
+// not for a flood long after.
+func TestRequestsEarned(t *testing.T) {
+	root := buildDAG(t, newMemStore(), 1, 1, 10, nil).root
+	for _, c := range []struct{ sent, want int }{{0, 0}, {requestEarned - 1, 0}, {requestEarned, 1}, {7*requestEarned + 1, 7}, {1 << 30, requestsKept}} {
+		s := &netStub{}
+		n := WrapNetwork(s, NetworkGuard{Rate: 0.001, Burst: 5, ReadRate: 1e6, Logger: quiet()})
+		n.SetDelegate(s)
+		n.bind(&Exchange{pace: newPace(1 << 20), table: newTable(10)})
+		n.exchange.cfg.MaxLivePerPeer = 1000
+		n.exchange.pace.send("p", uint64(c.sent))
+		for range 300 {
+			for _, p := range []peer.ID{"p", "q"} {
+				s.delegate.ReceiveMessage(t.Context(), p, requestsMessage(newRequest(root, wholeDAG())))
+			}
+		}
+		if got := len(s.got); got != 2*5+c.want {
+			t.Errorf("%d bytes sent: %d requests of two peers passed, want %d", c.sent, got, 2*5+c.want)
+		}
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
