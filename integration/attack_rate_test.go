@@ -294,7 +294,8 @@ func TestAttackCost(t *testing.T) {
 // set TOLLGRAPH_ATTACK_RATE to how many rounds to run, and choose an attack with -run.
 //
 // The attackers are a process of their own, connected and attacking before the
-// client's clock starts. On a machine of their own they would take no processor
+// client's clock starts: what they ask for first is served by then, and how long that
+// took is told. Likewise nobody is served until what they left behind is done with. On a machine of their own they would take no processor
 // time of the provider's; here they do, so what they took is measured, and the
 // client's time counts without their share of the cores.
 func TestAttackRate(t *testing.T) {
@@ -324,8 +325,10 @@ func TestAttackRate(t *testing.T) {
 			buy() // the first one pays for cold caches
 			var calmly, attacked, shares []float64
 			for range rounds {
+				left := settles(t, 0.05)
 				calmly = append(calmly, rate(buy()))
 				r := besiege(t, name, sel, s, endless)
+				began := settles(t, 0.25)
 				before, sentBefore, _ := r.ask()
 				took := buy()
 				after, sent, cut := r.ask()
@@ -333,7 +336,8 @@ func TestAttackRate(t *testing.T) {
 				share := (after - before).Seconds() / float64(runtime.GOMAXPROCS(0)) / took.Seconds()
 				attacked = append(attacked, rate(took-time.Duration(share*float64(took))))
 				shares = append(shares, share)
-				t.Logf("%d times in %v, cut %d times, %.1f %% of the machine's processor time", sent-sentBefore, took.Round(time.Millisecond), cut, 100*share)
+				t.Logf("%d times in %v, cut %d times, %.1f %% of the machine's processor time; begun in %v, the last over in %v",
+					sent-sentBefore, took.Round(time.Millisecond), cut, 100*share, began, left)
 			}
 			before, during := median(calmly), median(attacked)
 			t.Logf("undisturbed %.0f MiB/s %.0f, under attack %.0f MiB/s %.0f: %.2f, attackers' own share %.3f, dropped %v",
@@ -342,6 +346,24 @@ func TestAttackRate(t *testing.T) {
 				t.Errorf("%.0f MiB/s under attack, %.0f without", during, before)
 			}
 		})
+	}
+}
+
+// settles waits until this process takes no more than a share of the machine's
+// processor time, and returns how long that took.
+func settles(t *testing.T, share float64) time.Duration {
+	t.Helper()
+	const look = 250 * time.Millisecond
+	limit := time.Duration(share * float64(look) * float64(runtime.GOMAXPROCS(0)))
+	ctx := within(t, longest)
+	for start := time.Now(); ; {
+		before := processorTime()
+		if !waited(ctx, look) {
+			t.Fatal("it does not come to rest")
+		}
+		if processorTime()-before <= limit {
+			return time.Since(start).Round(time.Millisecond)
+		}
 	}
 }
 
