@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 )
 
 // writeTurn is how long one connection is written to before other goroutines have
@@ -17,22 +16,8 @@ import (
 // to another, and those who were first are served alone.
 const writeTurn = 300 * time.Microsecond
 
-// measureEvery is how often the round trip of a connection is measured. The window of
-// a stream grows while half of it goes by in less than four of them, and on a network
-// that is quick when it is idle a round trip takes much longer once there is something
-// to move: with the one that was measured as the connection began, or half a minute ago,
-// it would stay at 256 KiB, and the sender stand still again and again.
-const measureEvery = 2 * time.Second
-
 // turnMuxer is a muxer whose connections' writers take turns.
 type turnMuxer struct{ network.Multiplexer }
-
-// newMuxer returns libp2p's own, whose windows follow the round trip as it is.
-func newMuxer() turnMuxer {
-	c := *yamux.DefaultTransport
-	c.MeasureRTTInterval = measureEvery
-	return turnMuxer{&c}
-}
 
 // NewConn implements network.Multiplexer.
 func (m turnMuxer) NewConn(c net.Conn, isServer bool, scope network.PeerScope) (network.MuxedConn, error) {
