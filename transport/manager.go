@@ -45,22 +45,22 @@ func WrapManager(m datatransfer.Manager) datatransfer.Manager {
 	return &guardedManager{m, slog.Default()}
 }
 
+// UpdateValidationStatus asks for the state of the channel only if the update fails:
+// that takes a turn of its state machine.
 func (m *guardedManager) UpdateValidationStatus(ctx context.Context, chid datatransfer.ChannelID, v datatransfer.ValidationResult) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	// The channel may end between the look and the update; then the manager
-	// panics on the state that it does not have. A peer can bring that about, so
-	// it is no news.
 	defer func() {
-		if r := recover(); r != nil {
-			if err = m.open(ctx, chid); err == nil {
-				err = m.panicked(r, "update of channel "+chid.String())
-			}
+		r := recover() // the manager panics on the state that it does not have; a peer can bring that about, so it is no news
+		if r == nil && err == nil {
+			return
+		}
+		if why := m.open(ctx, chid); why != nil {
+			err = why
+		} else if r != nil {
+			err = m.panicked(r, "update of channel "+chid.String())
 		}
 	}()
-	if err := m.open(ctx, chid); err != nil {
-		return err
-	}
 	return m.Manager.UpdateValidationStatus(ctx, chid, v)
 }
 

@@ -55,10 +55,10 @@ func (c QuietConfig) withDefaults() QuietConfig {
 // What data-transfer decides and records is the same as without it: a block that
 // reaches the DataLimit of its channel is passed on at once, with all before it,
 // and the answer goes to that block; and everything gathered is passed on before
-// anything else is said of the channel. A Quiet needs to hear of limits before
-// data-transfer acts on them, so both Transport and Manager must be wrapped, and
-// nothing may change a channel behind the manager's back. A limit that it does
-// not know makes it pass on every block.
+// anything else is said of the channel. The first block is passed on at once. A Quiet
+// needs to hear of limits before data-transfer acts on them, so both Transport and
+// Manager must be wrapped, and nothing may change a channel behind the manager's back.
+// A limit that it does not know makes it pass on every block.
 //
 // A limit is often raised at the moment it is reached: the payment is on its
 // way. To pause and resume a response costs up to a tenth of a second, so a block
@@ -74,7 +74,8 @@ type Quiet struct {
 	mu       sync.Mutex // guards the fields below
 	closed   bool
 	channels map[datatransfer.ChannelID]*quietChannel
-	payers   map[peer.ID]graceResult // how waiting for a peer turned out the last time
+	payers   map[peer.ID]graceResult           // how waiting for a peer turned out the last time
+	grants   map[datatransfer.ChannelID]uint64 // limits of channels that are being opened
 
 	timers sync.WaitGroup // timers that run or will
 }
@@ -82,7 +83,8 @@ type Quiet struct {
 // NewQuiet returns a Quiet for one data-transfer manager.
 func NewQuiet(cfg QuietConfig) *Quiet {
 	cfg = cfg.withDefaults()
-	return &Quiet{cfg: cfg, graces: make(chan struct{}, max(0, cfg.MaxGraces)), channels: make(map[datatransfer.ChannelID]*quietChannel), payers: make(map[peer.ID]graceResult)}
+	return &Quiet{cfg: cfg, graces: make(chan struct{}, max(0, cfg.MaxGraces)), channels: make(map[datatransfer.ChannelID]*quietChannel), payers: make(map[peer.ID]graceResult),
+		grants: make(map[datatransfer.ChannelID]uint64)}
 }
 
 // channel returns what is known of a channel, making it if need be.
@@ -98,6 +100,22 @@ func (q *Quiet) channel(chid datatransfer.ChannelID) *quietChannel {
 		q.channels[chid] = c
 	}
 	return c
+}
+
+// grant notes the limit of a channel that a validator accepts.
+func (q *Quiet) grant(chid datatransfer.ChannelID, limit uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.grants[chid] = limit
+}
+
+// granted takes the limit of a channel whose request has been received.
+func (q *Quiet) granted(chid datatransfer.ChannelID) (uint64, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	limit, ok := q.grants[chid]
+	delete(q.grants, chid)
+	return limit, ok
 }
 
 // known returns a channel, nil if nothing is known of it.
@@ -134,6 +152,7 @@ func (q *Quiet) forget(chid datatransfer.ChannelID) {
 	q.mu.Lock()
 	c := q.channels[chid]
 	delete(q.channels, chid)
+	delete(q.grants, chid)
 	q.mu.Unlock()
 	if c == nil {
 		return

@@ -99,6 +99,23 @@ func (c *quietChannel) learn(t *tally) (uint64, bool) {
 	return lower(c.limit, c.lowest), c.unsure == 0
 }
 
+// begins notes what holds for a channel that was opened a moment ago, so that
+// data-transfer need not be asked: that takes turns of the channel's state machine.
+func (c *quietChannel) begins(limit uint64) {
+	for k := range c.tallies {
+		t := &c.tallies[k]
+		t.mu.Lock()
+		t.known = true // with nothing, or as it has been learnt meanwhile
+		t.mu.Unlock()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = true
+	if !c.known {
+		c.known, c.limit = true, limit
+	}
+}
+
 // ended says that a channel is terminal or about to be.
 func ended(s datatransfer.Status) bool {
 	return terminal(s) || s == datatransfer.Failing || s == datatransfer.Cancelling || s == datatransfer.Completing

@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,5 +121,49 @@ func TestQuietPausesWhereStockDoes(t *testing.T) {
 			}
 		}
 		t.Logf("limit every %d bytes: %d pauses; events at the provider and the client %d, without quiet %d", step, len(got), few, loud)
+	}
+}
+
+// countedStates counts how often the state of a channel is asked for.
+type countedStates struct {
+	states
+	asked atomic.Int64
+}
+
+func (c *countedStates) ChannelState(ctx context.Context, chid datatransfer.ChannelID) (datatransfer.ChannelState, error) {
+	c.asked.Add(1)
+	return c.states.ChannelState(ctx, chid)
+}
+
+// TestQuietKnowsWhatBegins: of a channel that is opened both sides know with what and
+// with which limit it begins; nobody asks data-transfer. The limit holds all the same.
+func TestQuietKnowsWhatBegins(t *testing.T) {
+	ctx := within(t, 20*time.Second)
+	p := newNodePair(t, &validator{pull: func(datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
+		return datatransfer.ValidationResult{Accepted: true, DataLimit: 3000}, nil
+	}}, nil)
+	var counted [2]countedStates
+	for i, n := range []*Node{p.provider, p.client} {
+		counted[i].states, n.quiet.events.states = n.quiet.events.states, &counted[i]
+	}
+	d := buildDAG(t, p.source, 63, 8, 1000, nil)
+	chid := p.open(t, ctx, d.root)
+	e := p.providing.until(t, ctx, "not stopped at the limit", func(e seen) bool { return e.code == datatransfer.DataLimitExceeded })
+	if got := e.state.Queued(); got < 3000 || got > 4000 {
+		t.Errorf("stopped at %d bytes, the limit is 3000", got)
+	}
+	if err := p.provider.Transfers().UpdateValidationStatus(ctx, chid, datatransfer.ValidationResult{Accepted: true}); err != nil {
+		t.Fatal(err)
+	}
+	if e := p.providing.finished(t, ctx, chid); e.status != datatransfer.Completed || e.state.Queued() != d.size || e.state.Sent() != d.size {
+		t.Errorf("provider: %s, %d bytes queued and %d sent of %d", e.status, e.state.Queued(), e.state.Sent(), d.size)
+	}
+	if e := p.getting.finished(t, ctx, chid); e.status != datatransfer.Completed || e.state.Received() != d.size {
+		t.Errorf("client: %s, %d bytes of %d", e.status, e.state.Received(), d.size)
+	}
+	for i := range counted {
+		if n := counted[i].asked.Load(); n != 0 {
+			t.Errorf("side %d asked %d times", i, n)
+		}
 	}
 }

@@ -6,7 +6,10 @@ import (
 	"fmt"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/ipfs/go-cid"
 	"github.com/ipld/go-ipld-prime"
+	"github.com/ipld/go-ipld-prime/datamodel"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // ErrNotQuiet is wrapped by the error of SetEventHandler for a handler that
@@ -40,6 +43,15 @@ func (t *quietTransport) SetEventHandler(h datatransfer.EventsHandler) error {
 	}
 	t.q.events = &quietEvents{h, s, t.q}
 	return t.PauseableTransport.SetEventHandler(t.q.events)
+}
+
+// OpenChannel begins a channel with nothing and without a limit, unless it restarts
+// one, which has a state.
+func (t *quietTransport) OpenChannel(ctx context.Context, from peer.ID, chid datatransfer.ChannelID, root ipld.Link, sel datamodel.Node, state datatransfer.ChannelState, m datatransfer.Message) error {
+	if state == nil && chid.Initiator != from {
+		t.q.channel(chid).begins(0)
+	}
+	return t.PauseableTransport.OpenChannel(ctx, from, chid, root, sel, state, m)
 }
 
 // CloseChannel passes on what was gathered first: data-transfer then ends the
@@ -94,7 +106,8 @@ func (e *quietEvents) OnDataReceived(chid datatransfer.ChannelID, link ipld.Link
 	return e.q.channel(chid).tallies[tallyReceived].add(link, size, index, unique).err
 }
 
-// OnRequestReceived may set a new limit, if it restarts a channel.
+// OnRequestReceived may set a new limit, if it restarts a channel. One that it opens
+// begins with nothing and with the limit that the validator set.
 func (e *quietEvents) OnRequestReceived(chid datatransfer.ChannelID, r datatransfer.Request) (datatransfer.Response, error) {
 	if c := e.q.known(chid); c != nil {
 		if r.IsNew() || r.IsRestart() {
@@ -104,7 +117,11 @@ func (e *quietEvents) OnRequestReceived(chid datatransfer.ChannelID, r datatrans
 			c.flush()
 		}
 	}
-	return e.EventsHandler.OnRequestReceived(chid, r)
+	resp, err := e.EventsHandler.OnRequestReceived(chid, r)
+	if limit, ok := e.q.granted(chid); ok && r.IsNew() && (err == nil || errors.Is(err, datatransfer.ErrPause)) {
+		e.q.channel(chid).begins(limit)
+	}
+	return resp, err
 }
 
 func (e *quietEvents) OnResponseReceived(chid datatransfer.ChannelID, r datatransfer.Response) error {
@@ -161,6 +178,28 @@ func (m *quietManager) UpdateValidationStatus(ctx context.Context, chid datatran
 	err = m.Manager.UpdateValidationStatus(ctx, chid, r)
 	certain = err == nil && r.Accepted
 	return err
+}
+
+// RegisterVoucherType notes the limits of what the validator accepts.
+func (m *quietManager) RegisterVoucherType(t datatransfer.TypeIdentifier, v datatransfer.RequestValidator) error {
+	if isNil(v) {
+		return m.Manager.RegisterVoucherType(t, v) // which refuses it
+	}
+	return m.Manager.RegisterVoucherType(t, &quietValidator{v, m.q})
+}
+
+// quietValidator tells the Quiet of limits as channels begin.
+type quietValidator struct {
+	datatransfer.RequestValidator
+	q *Quiet
+}
+
+func (v *quietValidator) ValidatePull(chid datatransfer.ChannelID, p peer.ID, voucher datamodel.Node, root cid.Cid, sel datamodel.Node) (datatransfer.ValidationResult, error) {
+	r, err := v.RequestValidator.ValidatePull(chid, p, voucher, root, sel)
+	if err == nil && r.Accepted {
+		v.q.grant(chid, r.DataLimit)
+	}
+	return r, err
 }
 
 // RestartDataTransferChannel asks for what data-transfer has not heard of.
