@@ -119,13 +119,14 @@ func orDefault[T comparable](v, def T) T {
 type Exchange struct {
 	graphsync.GraphExchange // everything that is not guarded
 
-	cfg    GuardConfig
-	self   peer.ID
-	table  *table
-	flow   *flow
-	pace   *pace
-	counts *counts
-	log    *slog.Logger
+	cfg      GuardConfig
+	self     peer.ID
+	table    *table
+	flow     *flow
+	pace     *pace
+	arrivals *arrivals
+	counts   *counts
+	log      *slog.Logger
 
 	asking sync.Mutex           // guards asked
 	asked  map[peer.ID]struct{} // peers that this node sent requests to
@@ -150,6 +151,7 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 		self:          self,
 		table:         newTable(cfg.KeepChannels),
 		pace:          newPace(cfg.SkipRate),
+		arrivals:      newArrivals(),
 		counts:        newCounts(),
 		asked:         make(map[peer.ID]struct{}),
 		log:           cfg.Logger,
@@ -256,6 +258,7 @@ func (e *Exchange) admit(p peer.ID, req graphsync.RequestData, ha graphsync.Inco
 	if err == nil {
 		return
 	}
+	e.arrivals.decided(req.ID())
 	why := reasonOf(err, ReasonMalformed)
 	e.counts.add(why)
 	e.log.Info("request refused", "peer", p, "request", req.ID(), "root", req.Root(), "error", err)
@@ -289,6 +292,7 @@ func (e *Exchange) count(_ peer.ID, req graphsync.RequestData, b graphsync.Block
 	case wire == 0:
 		e.standStill(s, e.pace.skip(s.peer, b.BlockSize()))
 	default:
+		e.arrivals.first(e.ctx)
 		e.pace.send(s.peer, wire)
 		e.flow.queue(s, wire)
 	}
@@ -304,6 +308,7 @@ func (e *Exchange) written(_ peer.ID, req graphsync.RequestData, b graphsync.Blo
 
 // ended is called when graphsync has let go of a request.
 func (e *Exchange) ended(id graphsync.RequestID) {
+	e.arrivals.decided(id)
 	s := e.table.get(id)
 	if s == nil {
 		return

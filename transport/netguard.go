@@ -245,6 +245,11 @@ func (g *guardedReceiver) ReceiveMessage(ctx context.Context, p peer.ID, msg gsm
 	}
 	if e != nil {
 		n.settleRestarts(ctx, e, p, rest)
+		for _, req := range rest {
+			if req.Type() == graphsync.RequestTypeNew {
+				e.arrivals.come(req.ID())
+			}
+		}
 	}
 	out := gsmsg.NewMessage(requestMap(rest), n.responses(p, resps), blockMap(msg.Blocks()))
 	if !out.Empty() {

@@ -65,7 +65,7 @@ func TestRequestsEarned(t *testing.T) {
 		s := &netStub{}
 		n := WrapNetwork(s, NetworkGuard{Rate: 0.001, Burst: 5, ReadRate: 1e6, Logger: quiet()})
 		n.SetDelegate(s)
-		n.bind(&Exchange{pace: newPace(1 << 20), table: newTable(10)})
+		n.bind(&Exchange{pace: newPace(1 << 20), table: newTable(10), arrivals: newArrivals()})
 		n.exchange.cfg.MaxLivePerPeer = 1000
 		n.exchange.pace.send("p", uint64(c.sent))
 		for range 300 {
