@@ -2,6 +2,7 @@ package piece
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -93,6 +94,20 @@ func TestOldIndexDamaged(t *testing.T) {
 		if s.built.Load() != 1 {
 			t.Errorf("changed at %d: made %d indexes", at, s.built.Load())
 		}
+	}
+}
+
+// One that cannot be written anew, as on a full disk, is named as that: to read all of
+// the piece would only come to the same.
+func TestOldIndexNotRenewed(t *testing.T) {
+	_, car, index := oldPiece(t, t.TempDir())
+	s := &Store{cfg: Config{IndexDir: t.TempDir()}, log: quiet()}
+	path := putIndex(t, s.cfg, car, index)
+	if _, _, err := s.openIndex(path, filepath.Join(t.TempDir(), "away", "a.idx")); !errors.Is(err, errNotRenewed) || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error is %v", err)
+	}
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, index) {
+		t.Errorf("it is not as it was: %v", err)
 	}
 }
 

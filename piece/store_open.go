@@ -73,6 +73,8 @@ func (s *Store) openCAR(ctx context.Context, c candidate, f *os.File) (*piece, e
 		s.log.Info("piece has changed, indexing it again", "path", c.path)
 		_ = file.Close() // read only
 		idx, file, err = s.build(ctx, f, h, info, path)
+	case errors.Is(err, errNotRenewed): // to read all of the piece would end in the same way
+		return nil, err
 	default:
 		s.log.Info("indexing piece", "path", c.path, "bytes", info.Size(), "reason", err)
 		idx, file, err = s.build(ctx, f, h, info, path)
@@ -115,11 +117,16 @@ func (s *Store) openIndex(path, own string) (*index, *os.File, error) {
 		return idx, file, err
 	}
 	s.log.Info("writing the index anew, it is of an earlier version", "path", path)
-	if err := renewIndex(path, own, s.cfg.IndexDir); err != nil {
+	if err := renewIndex(path, own, s.cfg.IndexDir); errors.Is(err, errIndexDamaged) {
 		return nil, nil, err
+	} else if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errNotRenewed, err)
 	}
 	return openIndex(own)
 }
+
+// errNotRenewed says that a good index of an earlier version could not be written anew.
+var errNotRenewed = errors.New("write the index anew")
 
 // openIndex opens an index file of this version.
 func openIndex(path string) (*index, *os.File, error) {

@@ -112,6 +112,7 @@ type fastNetwork struct {
 	host     host.Host
 	cfg      NetworkConfig
 	receiver gsnet.Receiver // set once, before the first stream
+	buffers  buffers
 
 	mu      sync.Mutex
 	streams map[peer.ID]int // guarded by mu; inbound streams by peer

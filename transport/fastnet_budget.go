@@ -24,14 +24,26 @@ type ByteBudget struct {
 	limit    int
 	patience time.Duration
 
-	mu    sync.Mutex
-	peers map[peer.ID]*peerBudget // guarded by mu; peers with a reader waiting or bytes held
+	mu    sync.Mutex              // guards the fields below
+	peers map[peer.ID]*peerBudget // peers with a reader waiting or bytes held
+	lent  map[*byte]*loan         // blocks that whoever stores them may give back, by their first byte
+	loans []*loan                 // the newest maxLoans, in order
 }
 
 type peerBudget struct {
-	held  int               // bytes admitted and not stored
-	moved chan struct{}     // closed and replaced when held shrinks
-	lent  map[*byte]*buffer // blocks that whoever stores them may give back, by their first byte
+	held  int           // bytes admitted and not stored
+	moved chan struct{} // closed and replaced when held shrinks
+}
+
+// maxLoans is how many buffers are known to be lent, of all peers together. Blocks that
+// nobody stores, as anybody can send them, would keep their buffers for ever; what was
+// lent before these is left to the collector.
+const maxLoans = 64
+
+// A loan is a buffer that comes back when its blocks were stored. The budget's mu guards it.
+type loan struct {
+	buf    *buffer // nil when it came back, or is not waited for any more
+	firsts []*byte // of its blocks
 }
 
 // NewByteBudget returns a budget of limit bytes per peer. A message is let in
@@ -42,7 +54,7 @@ func NewByteBudget(limit int, patience time.Duration) *ByteBudget {
 	if patience <= 0 {
 		patience = 5 * time.Second
 	}
-	return &ByteBudget{limit: limit, patience: patience, peers: make(map[peer.ID]*peerBudget)}
+	return &ByteBudget{limit: limit, patience: patience, peers: make(map[peer.ID]*peerBudget), lent: make(map[*byte]*loan)}
 }
 
 // Admit implements Budget. It never fails.
@@ -68,7 +80,7 @@ func (b *ByteBudget) tryAdmit(from peer.ID, n int) <-chan struct{} {
 	defer b.mu.Unlock()
 	p := b.peers[from]
 	if p == nil {
-		p = &peerBudget{moved: make(chan struct{}), lent: make(map[*byte]*buffer)}
+		p = &peerBudget{moved: make(chan struct{})}
 		b.peers[from] = p
 	}
 	if p.held > 0 && p.held+n > b.limit {
@@ -105,31 +117,55 @@ func (b *ByteBudget) Held(from peer.ID) int {
 
 // lend notes which blocks of a message that was admitted are given back when they
 // are stored.
-func (b *ByteBudget) lend(from peer.ID, m gsmsg.GraphSyncMessage, buf *buffer) {
+func (b *ByteBudget) lend(m gsmsg.GraphSyncMessage, buf *buffer) {
 	blks := leaves(m)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	p := b.peers[from]
-	if p == nil || len(blks) == 0 {
+	if len(blks) == 0 {
 		return
 	}
 	buf.blocks.Store(int32(len(blks)))
+	l := &loan{buf: buf}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, blk := range blks {
-		p.lent[&blk.RawData()[0]] = buf
+		first := &blk.RawData()[0]
+		b.lent[first] = l
+		l.firsts = append(l.firsts, first)
+	}
+	if b.loans = append(b.loans, l); len(b.loans) > maxLoans {
+		b.writeOff(b.loans[0])
+		b.loans = b.loans[1:]
 	}
 }
 
-// stored takes a block of n bytes off the account of from, and returns its buffer if
-// it was lent.
-func (b *ByteBudget) stored(from peer.ID, n int, first *byte) (lent *buffer) {
-	b.mu.Lock()
-	if p := b.peers[from]; p != nil {
-		lent = p.lent[first]
-		delete(p.lent, first)
+// writeOff forgets a loan. mu is held.
+func (b *ByteBudget) writeOff(l *loan) {
+	for _, first := range l.firsts {
+		delete(b.lent, first)
 	}
+	l.buf, l.firsts = nil, nil
+}
+
+// stored takes a block of n bytes off the account of from, and returns the loan that it
+// is of, nil if it was not lent.
+func (b *ByteBudget) stored(from peer.ID, n int, first *byte) *loan {
+	b.mu.Lock()
+	l := b.lent[first]
+	delete(b.lent, first)
 	b.mu.Unlock()
 	b.release(from, n)
-	return lent
+	return l
+}
+
+// giveBack says that one block of a loan is held no more. l may be nil.
+func (b *ByteBudget) giveBack(l *loan) {
+	if l == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l.buf != nil && l.buf.giveBack() {
+		l.buf, l.firsts = nil, nil
+	}
 }
 
 // LinkSystem returns ls with a StorageWriteOpener that takes what it stores
@@ -139,9 +175,9 @@ func (b *ByteBudget) LinkSystem(ls ipld.LinkSystem, from peer.ID) ipld.LinkSyste
 	if open == nil {
 		return ls
 	}
-	var walked atomic.Pointer[buffer] // of the last block, which is walked when it has been stored
+	var walked atomic.Pointer[loan] // of the last block, which is walked when it has been stored
 	ls.StorageWriteOpener = func(lc ipld.LinkContext) (io.Writer, ipld.BlockWriteCommitter, error) {
-		walked.Swap(nil).giveBack() // the walk has come to the next one
+		b.giveBack(walked.Swap(nil)) // the walk has come to the next one
 		w, commit, err := open(lc)
 		if err != nil {
 			return nil, nil, err

@@ -15,7 +15,8 @@ import (
 // and room for what is said about them.
 var bufferSizes = [...]int{512<<10 + 64<<10, readStep}
 
-var bufferPools [len(bufferSizes)]sync.Pool
+// buffers are kept to be used again, by size. The zero value is empty.
+type buffers [len(bufferSizes)]sync.Pool
 
 // A buffer is the memory of one message. Whoever stores its blocks may give it back,
 // and then another message is received into it. One that is not given back, as most
@@ -26,15 +27,15 @@ type buffer struct {
 	blocks atomic.Int32 // that are not given back
 }
 
-// newBuffer returns a buffer for a message of size bytes, which is not cleared.
-func newBuffer(size int) *buffer {
+// get returns a buffer for a message of size bytes, which is not cleared.
+func (p *buffers) get(size int) *buffer {
 	for i, most := range bufferSizes {
 		if size > most || size < most/2 {
 			continue
 		}
-		b, ok := bufferPools[i].Get().(*buffer)
+		b, ok := p[i].Get().(*buffer)
 		if !ok {
-			b = &buffer{bytes: make([]byte, most), pool: &bufferPools[i]}
+			b = &buffer{bytes: make([]byte, most), pool: &p[i]}
 		}
 		b.bytes = b.bytes[:size]
 		return b
@@ -42,11 +43,13 @@ func newBuffer(size int) *buffer {
 	return &buffer{bytes: make([]byte, size)}
 }
 
-// giveBack says that one block is held no more. b may be nil.
-func (b *buffer) giveBack() {
-	if b != nil && b.blocks.Add(-1) == 0 {
-		b.pool.Put(b)
+// giveBack says that one block is held no more, and reports whether it was the last.
+func (b *buffer) giveBack() bool {
+	if b.blocks.Add(-1) != 0 {
+		return false
 	}
+	b.pool.Put(b)
+	return true
 }
 
 // leaves returns the blocks of m that a store is given, each once, or none if

@@ -76,7 +76,7 @@ func (l lending) receive(t *testing.T, b *ByteBudget) (*buffer, gsmsg.GraphSyncM
 		t.Fatal(err)
 	}
 	payload := payloadOf(t, framed)
-	buf := newBuffer(len(payload))
+	buf := new(buffers).get(len(payload))
 	copy(buf.bytes, payload)
 	m, wanted, err := decodeMessage(buf.bytes)
 	if err != nil || buf.pool == nil {
@@ -85,7 +85,7 @@ func (l lending) receive(t *testing.T, b *ByteBudget) (*buffer, gsmsg.GraphSyncM
 	if err := b.Admit("a", wanted); err != nil {
 		t.Fatal(err)
 	}
-	b.lend("a", m, buf)
+	b.lend(m, buf)
 	return buf, m
 }
 
@@ -137,10 +137,38 @@ func TestLent(t *testing.T) {
 			if back := lent > 0 && buf.blocks.Load() == 0; back != c.back {
 				t.Errorf("given back: %v, want %v", back, c.back)
 			}
-			if b.Held("a") != 0 || len(b.peers) != 0 {
-				t.Errorf("%d bytes and %d accounts held", b.Held("a"), len(b.peers))
+			if b.Held("a") != 0 || len(b.peers) != 0 || len(b.lent) != 0 {
+				t.Errorf("%d bytes, %d accounts and %d loans held", b.Held("a"), len(b.peers), len(b.lent))
 			}
 		})
+	}
+}
+
+// TestLentToNobody: blocks that nobody stores, whoever sends them, keep no more than
+// some buffers, and one that is stored after all is left to the collector.
+func TestLentToNobody(t *testing.T) {
+	b := NewByteBudget(4<<20, time.Minute)
+	first, m := newLending(t, cid.Raw).receive(t, b)
+	for range 3 * maxLoans {
+		newLending(t, cid.Raw).receive(t, b)
+		b.release("a", b.Held("a"))
+	}
+	if len(b.loans) != maxLoans || len(b.lent) != 2*maxLoans {
+		t.Errorf("%d buffers with %d blocks are waited for", len(b.loans), len(b.lent))
+	}
+	ls := b.LinkSystem(borrowing(func(datamodel.Link, []byte) error { return nil }), "a")
+	for _, blk := range append(m.Blocks(), m.Blocks()[0]) {
+		w, commit, err := ls.StorageWriteOpener(ipld.LinkContext{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = w.(bytesSetter).SetBytes(blk.RawData())
+		if err := commit(cidlink.Link{Cid: blk.Cid()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := first.blocks.Load(); got != 2 {
+		t.Errorf("a buffer that is not waited for came back, %d blocks are out", got)
 	}
 }
 

@@ -65,7 +65,7 @@ func (n *fastNetwork) handleStream(s network.Stream) {
 // readMessages reads messages into queue until the stream ends, and returns
 // io.EOF if it ended between two of them.
 func (n *fastNetwork) readMessages(s network.Stream, queue chan<- *inbound, slots chan<- struct{}) error {
-	r := newFrameReader(s, n.cfg)
+	r := newFrameReader(s, n.cfg, &n.buffers)
 	for {
 		slots <- struct{}{} // the deliverer frees one for each message, also after an error
 		buf, err := r.next()
@@ -126,7 +126,7 @@ func (n *fastNetwork) deliverOne(p peer.ID, in *inbound) (err error) {
 			return fmt.Errorf("admit %d bytes of blocks: %w", in.wanted, err)
 		}
 		if l, ok := n.cfg.Budget.(lender); ok && in.buf.pool != nil && in.wanted >= cap(in.buf.bytes)/2 {
-			l.lend(p, in.msg, in.buf)
+			l.lend(in.msg, in.buf)
 		}
 	}
 	n.receiver.ReceiveMessage(context.Background(), p, in.msg)
@@ -137,7 +137,7 @@ func (n *fastNetwork) deliverOne(p peer.ID, in *inbound) (err error) {
 type lender interface {
 	// lend is called with a message that was admitted, before it is handed on, if its
 	// blocks are slices of buf.
-	lend(from peer.ID, m gsmsg.GraphSyncMessage, buf *buffer)
+	lend(m gsmsg.GraphSyncMessage, buf *buffer)
 }
 
 // errIdle says that a stream was reset because nothing came, and nothing was lost.
@@ -148,12 +148,13 @@ type frameReader struct {
 	s    network.Stream
 	buf  *bufio.Reader
 	cfg  NetworkConfig
+	from *buffers
 	set  time.Time // when the deadline was last moved
 	busy bool      // a message has begun
 }
 
-func newFrameReader(s network.Stream, cfg NetworkConfig) *frameReader {
-	r := &frameReader{s: s, cfg: cfg}
+func newFrameReader(s network.Stream, cfg NetworkConfig, from *buffers) *frameReader {
+	r := &frameReader{s: s, cfg: cfg, from: from}
 	r.buf = bufio.NewReaderSize(deadlineReader{r}, 4<<10)
 	return r
 }
@@ -200,7 +201,7 @@ func (r *frameReader) next() (*buffer, error) {
 	if size > uint64(r.cfg.MaxMessageSize) {
 		return nil, limitError("bytes", size, uint64(r.cfg.MaxMessageSize))
 	}
-	b := newBuffer(min(int(size), readStep))
+	b := r.from.get(min(int(size), readStep))
 	for read := 0; ; {
 		n, err := io.ReadFull(r.buf, b.bytes[read:])
 		if err != nil {

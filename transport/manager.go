@@ -55,8 +55,10 @@ func (m *guardedManager) UpdateValidationStatus(ctx context.Context, chid datatr
 		if r == nil && err == nil {
 			return
 		}
-		if why := m.open(ctx, chid); why != nil {
-			err = why
+		now, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout) // the update may have failed because its time was over
+		defer cancel()
+		if why := m.open(now, chid); why != nil {
+			err = errors.Join(why, err)
 		} else if r != nil {
 			err = m.panicked(r, "update of channel "+chid.String())
 		}

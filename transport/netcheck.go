@@ -149,7 +149,7 @@ const refusedCost = 4
 // mayPass counts a request and reports whether it is within the rate, or earned by what
 // was sent to its peer. It is called with mu held.
 func (n *GuardedNetwork) mayPass(p peer.ID, r *remote) bool {
-	if r.limit.Allow() || n.exchange != nil && n.exchange.pace.spendRequest(p) {
+	if r.limit.Allow() || n.exchange != nil && r.earned.Tokens() >= 1 && n.exchange.pace.spendRequest(p) && r.earned.Allow() {
 		return true
 	}
 	if r.over++; r.over >= refusedCost {

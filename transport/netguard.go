@@ -20,7 +20,7 @@ type NetworkGuard struct {
 	MaxRequests int
 
 	// Rate and Burst bound the requests of one peer, cancels and updates included. Every
-	// 16 KiB that it is sent allow for one more.
+	// 16 KiB that it is sent allow for one more, up to as many again.
 	// What is above them takes a little of what follows, see refusedCost: a peer that
 	// goes on four times as fast has nothing let through until it is quiet for a second.
 	// Default 50 per second, 200 at once.
@@ -95,6 +95,7 @@ type remote struct {
 	conns    int
 	offences int
 	limit    *rate.Limiter                // of requests that may pass
+	earned   *rate.Limiter                // of those above it that its peer has earned
 	over     int                          // requests above the limit that cost nothing yet
 	restarts *rate.Limiter                // of those that restart a channel
 	reads    *rate.Limiter                // of requests that are looked at
@@ -182,7 +183,7 @@ func (n *GuardedNetwork) remoteOf(p peer.ID) *remote {
 	r := n.peers[p]
 	if r == nil {
 		r = &remote{
-			limit: rate.NewLimiter(n.cfg.Rate, n.cfg.Burst), restarts: rate.NewLimiter(n.cfg.RestartRate, n.cfg.RestartBurst),
+			limit: rate.NewLimiter(n.cfg.Rate, n.cfg.Burst), earned: rate.NewLimiter(n.cfg.Rate, n.cfg.Burst), restarts: rate.NewLimiter(n.cfg.RestartRate, n.cfg.RestartBurst),
 			reads: rate.NewLimiter(n.cfg.ReadRate, n.cfg.ReadBurst),
 			known: make(map[graphsync.RequestID]bool), broken: make(map[graphsync.RequestID]struct{}),
 		}

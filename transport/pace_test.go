@@ -61,9 +61,9 @@ func TestRepeatPace(t *testing.T) {
 // not for a flood long after.
 func TestRequestsEarned(t *testing.T) {
 	root := buildDAG(t, newMemStore(), 1, 1, 10, nil).root
-	for _, c := range []struct{ sent, want int }{{0, 0}, {requestEarned - 1, 0}, {requestEarned, 1}, {7*requestEarned + 1, 7}, {1 << 30, requestsKept}} {
+	for _, c := range []struct{ sent, want int }{{0, 0}, {requestEarned - 1, 0}, {requestEarned, 1}, {7*requestEarned + 1, 7}, {1 << 30, 40}} {
 		s := &netStub{}
-		n := WrapNetwork(s, NetworkGuard{Rate: 0.001, Burst: 5, ReadRate: 1e6, Logger: quiet()})
+		n := WrapNetwork(s, NetworkGuard{Rate: 0.001, Burst: 40, ReadRate: 1e6, Logger: quiet()})
 		n.SetDelegate(s)
 		n.bind(&Exchange{pace: newPace(1 << 20), table: newTable(10), arrivals: newArrivals()})
 		n.exchange.cfg.MaxLivePerPeer = 1000
@@ -73,8 +73,8 @@ func TestRequestsEarned(t *testing.T) {
 				s.delegate.ReceiveMessage(t.Context(), p, requestsMessage(newRequest(root, wholeDAG())))
 			}
 		}
-		if got := len(s.got); got != 2*5+c.want {
-			t.Errorf("%d bytes sent: %d requests of two peers passed, want %d", c.sent, got, 2*5+c.want)
+		if got := len(s.got); got != 2*40+c.want {
+			t.Errorf("%d bytes sent: %d requests of two peers passed, want %d", c.sent, got, 2*40+c.want)
 		}
 		if err := n.Close(); err != nil {
 			t.Error(err)
