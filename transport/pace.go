@@ -105,30 +105,28 @@ func (p *pace) spend(by peer.ID, n uint64) uint64 {
 	return n - has
 }
 
-// spendRepeat reports whether a peer has earned a repetition, and takes it.
-func (p *pace) spendRepeat(by peer.ID) bool {
+// take reports whether a peer has earned n bytes of a kind, and takes them.
+func (p *pace) take(by peer.ID, kind func(*earned) *uint64, n uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.sent[by]
-	if e == nil || e.repeats < repeatEarned {
+	if e == nil || *kind(e) < n {
 		return false
 	}
-	e.repeats -= repeatEarned
+	*kind(e) -= n
 	return true
+}
+
+// spendRepeat reports whether a peer has earned a repetition, and takes it.
+func (p *pace) spendRepeat(by peer.ID) bool {
+	return p.take(by, func(e *earned) *uint64 { return &e.repeats }, repeatEarned)
 }
 
 // spendRequest reports whether a peer has earned a request above its rate, and takes it:
 // one that buys small things one after the other is not held up, and a request that was
 // answered with that much is no flood.
 func (p *pace) spendRequest(by peer.ID) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	e := p.sent[by]
-	if e == nil || e.requests < requestEarned {
-		return false
-	}
-	e.requests -= requestEarned
-	return true
+	return p.take(by, func(e *earned) *uint64 { return &e.requests }, requestEarned)
 }
 
 // skip counts a block that was read for a peer and is left out, and returns how long
