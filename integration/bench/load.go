@@ -37,6 +37,8 @@ type wave struct {
 	fairEnd        []float64 // of the rates over each deal's whole time
 	first          []float64 // seconds to the first byte of every deal
 	memory         []float64 // MiB of the provider per deal
+	cpu            []float64 // seconds of processor per GiB, both sides
+	sold           []float64 // the provider's part of those
 }
 
 func (w *wave) label() string { return fmt.Sprintf("%d at once", w.clients*w.deals) }
@@ -80,8 +82,8 @@ func (k *crowd) rounds(waves []*wave, n int) error {
 func (b *bench) reportLoad(c benchCase, waves []*wave) {
 	var figures []figure
 	for _, w := range waves {
-		figures = append(figures, figure{name: "paid", variant: w.label(), speed: w.speed, extra: map[string]float64{
-			"jain": round(median(w.fair)), "jain_from_the_order": round(median(w.fairStart)), "jain_to_the_end": round(median(w.fairEnd)), "first_byte_p99_ms": round(percentile(w.first, 99) * 1000), "provider_mib_per_deal": round(median(w.memory)),
+		figures = append(figures, figure{name: "paid", variant: w.label(), speed: w.speed, cpu: w.cpu, extra: map[string]float64{
+			"jain": round(median(w.fair)), "jain_from_the_order": round(median(w.fairStart)), "jain_to_the_end": round(median(w.fairEnd)), "first_byte_p99_ms": round(percentile(w.first, 99) * 1000), "provider_mib_per_deal": round(median(w.memory)), "provider_cpu_s_per_gib": round(median(w.sold)),
 		}})
 	}
 	one := figures[0].label()
@@ -137,7 +139,7 @@ func (k *crowd) run(w *wave, counts bool) error {
 		return err
 	}
 	began := time.Now()
-	deals, err := k.buy(w)
+	deals, bought, err := k.buy(w)
 	if err != nil {
 		return err
 	}
@@ -151,7 +153,9 @@ func (k *crowd) run(w *wave, counts bool) error {
 		durations[i] = 1 / d.Seconds
 		w.first = append(w.first, d.FirstByte)
 	}
-	w.speed = append(w.speed, float64(len(deals))*float64(k.mib)/took)
+	mib := float64(len(deals)) * float64(k.mib)
+	w.speed = append(w.speed, mib/took)
+	w.cpu, w.sold = append(w.cpu, (bought+after.CPU)/mib*1024), append(w.sold, after.CPU/mib*1024)
 	order := began.UnixNano()
 	from, to := running(deals, order)
 	w.fair, w.fairEnd = append(w.fair, jain(shares(deals, order, from, to))), append(w.fairEnd, jain(durations))
@@ -160,9 +164,10 @@ func (k *crowd) run(w *wave, counts bool) error {
 	return nil
 }
 
-// buy lets the clients of w make their deals, and returns all of them.
-func (k *crowd) buy(w *wave) ([]childDeal, error) {
-	deals := make([][]childDeal, w.clients)
+// buy lets the clients of w make their deals, and returns all of them, and the
+// seconds of processor that they took.
+func (k *crowd) buy(w *wave) ([]childDeal, float64, error) {
+	deals, cpu := make([][]childDeal, w.clients), make([]float64, w.clients)
 	var group errgroup.Group
 	for i, client := range k.clients[:w.clients] {
 		group.Go(func() error {
@@ -176,12 +181,17 @@ func (k *crowd) buy(w *wave) ([]childDeal, error) {
 					return err
 				}
 				deals[i] = append(deals[i], a.Deals...)
+				cpu[i] += a.CPU
 			}
 			return nil
 		})
 	}
 	err := group.Wait()
-	return slices.Concat(deals...), err
+	used := 0.0
+	for _, c := range cpu {
+		used += c
+	}
+	return slices.Concat(deals...), used, err
 }
 
 // running is the time in which all deals ran, of those that were ordered at began:
