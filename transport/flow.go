@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -19,6 +20,11 @@ import (
 // peer take turns, block by block: whichever is on the processor when there is
 // room would otherwise take it again and again.
 //
+// Where a peer has room, nobody waits, and its request's worker would go on for the
+// 10 ms that Go leaves a goroutine on the processor, a hundred blocks: of as many
+// requests as there are workers one gets several times what another does. So whoever
+// has passed with a turn's worth of bytes lets the others have the processor.
+//
 // What waits holds one of graphsync's workers, and a peer that does not read can
 // have several wait. When many do, those of the peer that has read nothing for the
 // longest time stand aside: each passes with the block at hand, which is in memory
@@ -27,6 +33,7 @@ type flow struct {
 	window, most uint64
 	patient      int           // so many may wait without anybody standing aside
 	goOn         func(*served) // lets one go on that stood aside; does not block
+	yield        func()        // lets the other goroutines have the processor
 
 	mu     sync.Mutex // guards the fields below
 	closed bool
@@ -35,6 +42,9 @@ type flow struct {
 	peers  map[peer.ID]*peerFlow
 	queued map[graphsync.RequestID]uint64 // by request, the part of its peer's sum
 }
+
+// passTurn is how many bytes one request passes with before the others have their turn.
+const passTurn = 128 << 10
 
 // peerFlow is what is queued for one peer, and what waits to be.
 type peerFlow struct {
@@ -53,7 +63,7 @@ type waiter struct {
 }
 
 func newFlow(window, most uint64, patient int, goOn func(*served)) *flow {
-	return &flow{window: window, most: most, patient: patient, goOn: goOn, peers: make(map[peer.ID]*peerFlow), queued: make(map[graphsync.RequestID]uint64)}
+	return &flow{window: window, most: most, patient: patient, goOn: goOn, yield: runtime.Gosched, peers: make(map[peer.ID]*peerFlow), queued: make(map[graphsync.RequestID]uint64)}
 }
 
 // queue counts n bytes for the peer of s and waits while that would exceed the
@@ -63,8 +73,13 @@ func newFlow(window, most uint64, patient int, goOn func(*served)) *flow {
 func (f *flow) queue(s *served, n uint64) {
 	w := f.enter(s, n)
 	if w == nil {
+		if s.turn += n; s.turn >= passTurn {
+			s.turn = 0
+			f.yield()
+		}
 		return
 	}
+	s.turn = 0 // the others have theirs
 	select {
 	case <-w.pass:
 	case <-s.done:

@@ -56,6 +56,24 @@ func TestFlowTakesTurns(t *testing.T) {
 	}
 }
 
+// TestFlowYields: whoever never waits lets the others have the processor after each
+// turn's worth of bytes, be it one block or many.
+func TestFlowYields(t *testing.T) {
+	f := newFlow(1<<40, 1<<40, 100, nil)
+	gaveWay := 0
+	f.yield = func() { gaveWay++ }
+	for _, block := range []uint64{passTurn / 64, passTurn, 8 * passTurn} {
+		s, blocks := request("p"), 64*max(passTurn/block, 1)
+		gaveWay = 0
+		for range blocks {
+			f.queue(s, block)
+		}
+		if gaveWay != 64 {
+			t.Errorf("blocks of %d: gave way %d times in 64 turns", block, gaveWay)
+		}
+	}
+}
+
 // TestFlowTotal says that peers take turns for what may be queued for all, and
 // that each may have one block whatever is queued.
 func TestFlowTotal(t *testing.T) {

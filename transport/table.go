@@ -17,6 +17,7 @@ type served struct {
 	channel datatransfer.ChannelID
 	meter   *meter
 	done    chan struct{} // closed when the request has ended
+	turn    uint64        // bytes of this turn, see flow; of the worker that walks it
 
 	mu        sync.Mutex // guards the fields below
 	ended     bool       // done is closed
