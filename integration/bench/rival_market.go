@@ -136,6 +136,7 @@ type trade struct {
 	to     market.RetrievalPeer
 	ask    *voucher.Ask // what is known of the provider's terms; nil: it is asked
 	last   market.ClientDealState
+	over   chan struct{} // a deal has ended; nil: nobody waits for that
 }
 
 func makeMarket(ctx context.Context, f *field, t terms) (rival, error) {
@@ -147,8 +148,34 @@ func makeMarket(ctx context.Context, f *field, t terms) (rival, error) {
 		return nil, err
 	}
 	r := &trade{f: f, terms: t, to: market.RetrievalPeer{AddrInfo: peer.AddrInfo{ID: provider.ID()}}}
-	r.client, err = f.buy(ctx, client)
-	return r, err
+	if r.client, err = f.buy(ctx, client); err != nil {
+		return nil, err
+	}
+	r.over = make(chan struct{}, 1)
+	r.client.SubscribeToEvents(func(ev market.ClientEvent, _ market.ClientDealState) {
+		if ev != market.ClientEventComplete {
+			return
+		}
+		select {
+		case r.over <- struct{}{}:
+		default:
+		}
+	})
+	return r, nil
+}
+
+// prepare waits for the last words of the deal before, which nobody waits for who does
+// not buy the same again at once. They take a round trip.
+func (r *trade) prepare(ctx context.Context) error {
+	if r.last.ID == 0 {
+		return nil
+	}
+	select {
+	case <-r.over:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the end of the deal before: %w", ctx.Err())
+	}
 }
 
 func (f *field) node(ctx context.Context, h host.Host, dir string) (*transport.Node, error) {
