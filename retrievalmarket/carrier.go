@@ -46,6 +46,9 @@ type providerCarrier interface {
 	meter() Meter
 	// hold is Hold, and reports whether the carrier knows how. It does not block.
 	hold(chid datatransfer.ChannelID, link int64) bool
+	// opening is closed when what validation granted a channel holds, and with it what
+	// it is told from then on; nil if it does.
+	opening(chid datatransfer.ChannelID) <-chan struct{}
 	// grant lets a channel go as far as g says, and sends reply if it is not nil.
 	grant(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error
 	// reject ends a channel with a reason.

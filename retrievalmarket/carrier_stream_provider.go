@@ -95,6 +95,9 @@ func (c *providerStreams) hold(chid datatransfer.ChannelID, link int64) bool {
 	return true
 }
 
+// opening is nil: what a sale is told before it begins stands, see begin.
+func (c *providerStreams) opening(datatransfer.ChannelID) <-chan struct{} { return nil }
+
 // grant passes a grant and a word on to the goroutine of the stream. While a
 // walk goes on nothing but the limit asks for money; when it has ended only a
 // word that says so may, since older clients expect it with the last block.

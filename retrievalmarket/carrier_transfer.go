@@ -59,56 +59,103 @@ type providerTransfers struct {
 
 	mu     sync.Mutex
 	tuples map[datatransfer.ChannelID]struct{} // guarded by mu; channels whose vouchers are not maps
+	opens  map[datatransfer.ChannelID]opening  // guarded by mu; channels that are being opened or restarted
+}
+
+// opening is what data-transfer does behind a validator's answer: it puts limit and
+// pause on record one by one, and then asks for the channel's blocks. What the channel
+// was told in between it would undo, and a deal that was told its piece is unsealed
+// would stand still until its watchdog tells it again.
+type opening struct {
+	context.Context // ends when that is done, or should have been
+	done            context.CancelFunc
 }
 
 func newProviderTransfers(p *Provider) *providerTransfers {
-	return &providerTransfers{p: p, tuples: make(map[datatransfer.ChannelID]struct{})}
+	return &providerTransfers{p: p, tuples: make(map[datatransfer.ChannelID]struct{}), opens: make(map[datatransfer.ChannelID]opening)}
 }
 
 // begin takes channels and their events from data-transfer, in either form.
 func (t *providerTransfers) begin() (datatransfer.Unsubscribe, error) {
-	for form, book := range map[voucher.Form]validation.Book{voucher.Maps: t.p, voucher.Tuples: tupleBook{t.p}} {
+	for _, form := range []voucher.Form{voucher.Maps, voucher.Tuples} {
 		proposal := datatransfer.TypeIdentifier(form.ProposalType())
-		if err := t.p.cfg.Transfers.RegisterTransportConfigurer(proposal, t.p.options); err != nil {
+		if err := t.p.cfg.Transfers.RegisterTransportConfigurer(proposal, t.options); err != nil {
 			return nil, fmt.Errorf("provider: %w", err)
 		}
-		if err := t.p.cfg.Transfers.RegisterVoucherType(proposal, validation.Validator{Book: book, Form: form}); err != nil {
+		if err := t.p.cfg.Transfers.RegisterVoucherType(proposal, validation.Validator{Book: transferBook{t.p, form}, Form: form}); err != nil {
 			return nil, fmt.Errorf("provider: %w", err)
 		}
 	}
 	return t.p.cfg.Transfers.SubscribeToEvents(t.p.onEvent), nil
 }
 
-// tupleBook opens the deals that are proposed in tuples: what is said on their
-// channels is said in tuples.
-type tupleBook struct{ *Provider }
+// transferBook opens the deals that are proposed in a form: what is said on their
+// channels is said in that.
+type transferBook struct {
+	*Provider
+	form voucher.Form
+}
 
-func (b tupleBook) Open(chid datatransfer.ChannelID, p voucher.DealProposal) (validation.Grant, voucher.DealResponse, error) {
-	settled := b.transfers.inTuples(chid) // before the deal has anything to say
+func (b transferBook) Open(chid datatransfer.ChannelID, p voucher.DealProposal) (validation.Grant, voucher.DealResponse, error) {
+	settled := b.transfers.opensIn(chid, b.form) // before the deal has anything to say
 	g, r, err := b.Provider.Open(chid, p)
 	settled(err)
 	return g, r, err
 }
 
-func (b tupleBook) Restart(chid datatransfer.ChannelID, p voucher.DealProposal, queued voucher.Bytes) (validation.Grant, voucher.DealResponse, error) {
-	settled := b.transfers.inTuples(chid)
+func (b transferBook) Restart(chid datatransfer.ChannelID, p voucher.DealProposal, queued voucher.Bytes) (validation.Grant, voucher.DealResponse, error) {
+	settled := b.transfers.opensIn(chid, b.form)
 	g, r, err := b.Provider.Restart(chid, p, queued)
 	settled(err)
 	return g, r, err
 }
 
-// inTuples notes the form of a channel. What it returns takes that back if the
-// channel came to nothing.
-func (t *providerTransfers) inTuples(chid datatransfer.ChannelID) (settled func(error)) {
+// opensIn notes that a channel is opened or restarted, and its form. What it returns
+// takes that back if it came to nothing.
+func (t *providerTransfers) opensIn(chid datatransfer.ChannelID, form voucher.Form) (settled func(error)) {
+	t.opened(chid) // a request before this one is over
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	_, before := t.tuples[chid]
-	t.tuples[chid] = struct{}{}
+	if form == voucher.Tuples {
+		t.tuples[chid] = struct{}{}
+	}
+	var o opening
+	o.Context, o.done = context.WithTimeout(context.Background(), tellTimeout)
+	t.opens[chid] = o
 	return func(err error) {
-		if err != nil && !before {
+		switch {
+		case err != nil && !before:
 			t.forget(chid)
+		case err != nil:
+			t.opened(chid)
 		}
 	}
+}
+
+// opened notes that a channel is open, or will not be.
+func (t *providerTransfers) opened(chid datatransfer.ChannelID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o, ok := t.opens[chid]; ok {
+		delete(t.opens, chid)
+		o.done()
+	}
+}
+
+// options is called for a channel when what was granted to it is on record.
+func (t *providerTransfers) options(chid datatransfer.ChannelID, v datatransfer.TypedVoucher) []datatransfer.TransportOption {
+	t.opened(chid)
+	return t.p.options(chid, v)
+}
+
+func (t *providerTransfers) opening(chid datatransfer.ChannelID) <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if o, ok := t.opens[chid]; ok && o.Err() == nil {
+		return o.Done()
+	}
+	return nil
 }
 
 func (t *providerTransfers) form(chid datatransfer.ChannelID) voucher.Form {
@@ -152,6 +199,7 @@ func (t *providerTransfers) close(ctx context.Context, chid datatransfer.Channel
 }
 
 func (t *providerTransfers) forget(chid datatransfer.ChannelID) {
+	t.opened(chid)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.tuples, chid)

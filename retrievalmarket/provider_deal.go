@@ -52,6 +52,7 @@ type providerDeal struct {
 	asked     voucher.Amount        // what was last asked for
 	stopped   bool                  // the channel stands still, and was not told since
 	telling   *telling              // what it is being told; nil if nothing
+	opening   <-chan struct{}       // it is told nothing before; nil if there is nothing to wait for
 	untold    bool                  // that could not be sent: not again before something happens
 	unsure    bool                  // what it was told last may be overtaken
 	word      *voucher.DealResponse // what is to be said next about a payment
@@ -109,6 +110,8 @@ func (d *providerDeal) run(ctx context.Context) {
 			}
 		case <-d.telling.gone():
 			d.hasTold()
+		case <-d.opening:
+			d.opening = nil
 		case <-tick.C:
 			d.untold = false
 			d.watch()

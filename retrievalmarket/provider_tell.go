@@ -36,7 +36,8 @@ func (d *providerDeal) grant() validation.Grant {
 // tell passes the grant on when it changed, when the channel stopped below it,
 // and when the client must be asked for money. It does not wait: a client that
 // does not read must not keep its payments from being answered. One message is
-// under way at a time; when it has gone, or could not, this is asked again.
+// under way at a time; when it has gone, or could not, this is asked again, and so
+// it is when a channel that is being opened is open.
 func (d *providerDeal) tell(ctx context.Context) {
 	d.mu.Lock()
 	chid, attached := d.view.chid, d.view.attached
@@ -59,6 +60,9 @@ func (d *providerDeal) tell(ctx context.Context) {
 		}
 	}
 	if g == d.told && news.reply == nil && !d.unsure && !(d.stopped && below) {
+		return
+	}
+	if d.opening = d.p.carrierOf(chid).opening(chid); d.opening != nil {
 		return
 	}
 	d.telling, d.word, d.stopped, d.unsure = news, nil, false, false
@@ -181,6 +185,12 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 	}
 	if d.telling != nil { // one thing after the other
 		<-d.telling.over
+	}
+	if opening := d.p.carrierOf(chid).opening(chid); opening != nil {
+		select {
+		case <-opening:
+		case <-ctx.Done():
+		}
 	}
 	if !d.streaming && time.Since(d.rec.Created) < time.Second {
 		pause(ctx, acceptanceLead)
