@@ -9,6 +9,7 @@ import (
 	"github.com/filecoin-project/go-address"
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 
+	"github.com/tollgraph/tollgraph/revalidator"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -27,6 +28,10 @@ type payNote struct {
 }
 
 type unsealNote struct{ err error }
+
+// turnBytes is what a deal must be paid for, in bytes at its price, before its client
+// is given its turns back: as much as one more request is earned with on graphsync.
+const turnBytes = 16 << 10
 
 // takeFrame books a payment of the stream and returns the account after it.
 // done says that the client wants no more: what has moved is then all there is.
@@ -117,6 +122,19 @@ func (d *providerDeal) pays(total voucher.Amount) {
 	if !before.Due().IsZero() && d.deal.Account.Due().IsZero() {
 		d.moved = d.active
 	}
+	if earnsTurns(before, d.deal.Account) {
+		d.p.asks.giveBack(d.key.From)
+		d.p.idle.giveBack(d.key.From)
+	}
+}
+
+// earnsTurns reports whether it is between two states of its account that a deal has
+// been paid for what it takes from its client's turns, which is one question and one
+// payment stream: one that buys small things one after the other is not held up.
+// It happens once in a deal, so that a turn costs what the provider charges for
+// turnBytes, whether they are taken or not.
+func earnsTurns(before, after revalidator.Account) bool {
+	return after.Terms.Price != 0 && after.Terms.Covered(before.Paid) < turnBytes && after.Terms.Covered(after.Paid) >= turnBytes
 }
 
 // paidFor is how many bytes a client that has everything says by paying for

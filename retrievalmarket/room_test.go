@@ -76,6 +76,7 @@ func TestPlaces(t *testing.T) {
 		"paid late an attoFIL less than what was": {20 * time.Minute, 0, interval - 1, true, false},
 	} {
 		p, d := &Provider{cfg: ProviderConfig{UnpaidFor: time.Nanosecond}, away: func(peer.ID) bool { return c.away }}, stander(1, c.held, c.paid)
+		p.asks, p.idle, d.p = newThrottle(50, 200), newThrottle(50, 200), p
 		p.live = map[ProviderDealID]*providerDeal{d.key: d}
 		d.handle(t.Context(), attachNote{}) // another channel changes nothing
 		d.view.moved = d.moved
@@ -148,6 +149,55 @@ func TestCameToNothing(t *testing.T) {
 		d.tally()
 		if got := p.begun.of("client").Tokens() > 0.5; got != c.stays {
 			t.Errorf("%s: it may begin another after all: %v", name, got)
+		}
+	}
+}
+
+// TestTurnsEarned: a deal that is paid for turnBytes, however that is done, gives its
+// client back one turn to ask and one to pay; what is paid below that, in however many
+// payments, or is no price of bytes, gives none.
+func TestTurnsEarned(t *testing.T) {
+	const burst = 5
+	atto := func(n ...uint64) []uint64 { return n }
+	dust := make([]uint64, 1000)
+	for i := range dust {
+		dust[i] = uint64(i + 1)
+	}
+	terms := voucher.Terms{Price: 3, Interval: 1 << 20}
+	for name, c := range map[string]struct {
+		terms voucher.Terms
+		paid  []uint64 // in all, payment by payment
+		taken int      // of the turns, before
+		want  int      // that are left
+	}{
+		"nothing":                     {terms, nil, burst, 0},
+		"an attoFIL a thousand times": {terms, dust, burst, 0},
+		"a byte too little":           {terms, atto(1, 3*turnBytes-1), burst, 0},
+		"enough":                      {terms, atto(3 * turnBytes), burst, 1},
+		"enough in the end":           {terms, atto(1, 3*turnBytes-1, 3*turnBytes), burst, 1},
+		"the same again":              {terms, atto(3*turnBytes, 3*turnBytes, 3*turnBytes), burst, 1},
+		"much more":                   {terms, atto(3*turnBytes, 3<<30, 3<<40), burst, 1},
+		"enough, all turns are there": {terms, atto(3 * turnBytes), 0, burst},
+		"unsealing, of free bytes":    {voucher.Terms{Unseal: voucher.Atto(1)}, atto(1), burst, 0},
+		"unsealing, and an attoFIL":   {voucher.Terms{Unseal: voucher.Atto(1 << 40), Price: 3, Interval: 1 << 20}, atto(1<<40, 1<<40+1), burst, 0},
+	} {
+		p, d := &Provider{asks: newThrottle(1e-9, burst), idle: newThrottle(1e-9, burst)}, stander(1, 0, 0)
+		d.p, d.deal.Account.Terms = p, c.terms
+		for range c.taken {
+			p.asks.take(d.key.From)
+			p.idle.take(d.key.From)
+		}
+		for _, total := range c.paid {
+			d.pays(voucher.Atto(total))
+		}
+		for kind, turns := range map[string]*throttle{"questions": p.asks, "payments": p.idle} {
+			left := 0
+			for turns.take(d.key.From) {
+				left++
+			}
+			if left != c.want {
+				t.Errorf("%s: %d %s may follow, want %d", name, left, kind, c.want)
+			}
 		}
 	}
 }
