@@ -49,6 +49,11 @@ func (p *proxy) close() {
 
 func (p *proxy) serve(ctx context.Context, near net.Conn) {
 	defer near.Close()
+	select {
+	case <-time.After(2 * p.delay): // what the handshake takes, after which it is sent for the first time
+	case <-ctx.Done():
+		return
+	}
 	var d net.Dialer
 	far, err := d.DialContext(ctx, "tcp", p.target)
 	if err != nil {

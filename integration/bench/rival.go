@@ -127,7 +127,7 @@ func (f *field) host(listen string) (host.Host, error) {
 // via returns the address to dial for addr.
 func (f *field) via(addr multiaddr.Multiaddr) (multiaddr.Multiaddr, error) {
 	if f.c.QUIC {
-		return addr, nil
+		return f.viaUDP(addr)
 	}
 	a, err := manet.ToNetAddr(addr)
 	if err != nil {
@@ -142,6 +142,28 @@ func (f *field) via(addr multiaddr.Multiaddr) (multiaddr.Multiaddr, error) {
 		return nil, err
 	}
 	return manet.FromNetAddr(tcp)
+}
+
+// viaUDP is via for QUIC.
+func (f *field) viaUDP(addr multiaddr.Multiaddr) (multiaddr.Multiaddr, error) {
+	if f.c.RTT == 0 {
+		return addr, nil
+	}
+	udp, quic := multiaddr.SplitLast(addr)
+	a, err := manet.ToNetAddr(udp)
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRelay(a.String(), f.c.RTT)
+	if err != nil {
+		return nil, err
+	}
+	f.atEnd(r.close)
+	near, err := manet.FromNetAddr(r.addr())
+	if err != nil {
+		return nil, err
+	}
+	return near.Encapsulate(quic.Multiaddr()), nil
 }
 
 func (f *field) viaTCP(target string) (string, error) {
