@@ -171,7 +171,7 @@ func (c *Client) FindProviders(ctx context.Context, payload cid.Cid) ([]Retrieva
 
 // Query asks a provider what it has of a payload and what it charges.
 func (c *Client) Query(ctx context.Context, p RetrievalPeer, payload cid.Cid, params QueryParams) (QueryResponse, error) {
-	if err := c.connect(ctx, p.AddrInfo); err != nil {
+	if err := c.dialOnly(ctx, p.AddrInfo); err != nil {
 		return QueryResponse{}, err
 	}
 	return askPeer(ctx, c.cfg.Host, p.ID, Query{PayloadCID: payload, QueryParams: params})

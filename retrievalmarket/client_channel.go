@@ -2,6 +2,7 @@ package retrievalmarket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -64,7 +65,24 @@ func (d *clientDeal) openLine(ctx context.Context) {
 		note := d.dial(lineCtx, again, by)
 		note.seq = seq
 		d.inbox.post(note)
+		if note.err == nil && again.Initiator == "" && note.by == d.c.transfers {
+			d.c.done.Go(func() { d.checkCarrier(lineCtx, seq) })
+		}
 	})
+}
+
+// errCarrier is why a channel comes to nothing that was opened before the provider had
+// said what it speaks.
+var errCarrier = errors.New("the provider speaks another protocol for deals")
+
+// checkCarrier gives up a channel on data-transfer if the provider says, or has just
+// said, that it does not speak that. Graphsync takes it for one that is away for a while.
+func (d *clientDeal) checkCarrier(ctx context.Context, seq int) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if d.c.identify(ctx, d.provider.ID); d.c.carrierFor(d.provider.ID) != d.c.transfers {
+		d.inbox.post(openedNote{seq: seq, err: errCarrier})
+	}
 }
 
 // dial opens a channel, or restarts again, which by carried, if that is one.
@@ -119,11 +137,12 @@ func (d *clientDeal) hangUp(tell bool) {
 // restarted when it breaks, and no second proposal. On data-transfer that is one
 // without a payment stream, which is known when it has said what it speaks: one
 // that starts may say so before it speaks everything, and is heard again. One that
-// was ever paid on a stream is none, whatever it says.
+// was ever paid on a stream is none, whatever it says, nor one that has never heard of
+// the channel, as it does not speak data-transfer.
 func (d *clientDeal) oneChannel() bool {
 	if d.c.transfers != nil && d.line.by == d.c.transfers {
 		if lacks, known := d.c.lacksStream(d.provider.ID); known {
-			d.line.older = lacks && !d.courier.streams()
+			d.line.older = lacks && !d.courier.streams() && d.c.carrierFor(d.provider.ID) == d.line.by
 		}
 	}
 	return d.line.older

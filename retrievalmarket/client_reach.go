@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/sec"
@@ -30,14 +31,40 @@ const (
 	dialPause = 200 * time.Millisecond
 )
 
-// connect connects to a provider. libp2p would not try again for seconds after
-// it failed; what has a reason to try has a pace of its own.
+// connect connects to a provider, and waits until it has said what it speaks, which is
+// a round trip more, if there was no connection.
 func (c *Client) connect(ctx context.Context, p peer.AddrInfo) error {
+	return c.reach(ctx, p, func() error { return c.cfg.Host.Connect(ctx, p) })
+}
+
+// dialOnly connects to a provider. What it speaks may not be known yet.
+func (c *Client) dialOnly(ctx context.Context, p peer.AddrInfo) error {
+	c.cfg.Host.Peerstore().AddAddrs(p.ID, p.Addrs, peerstore.TempAddrTTL)
+	return c.reach(ctx, p, func() error {
+		_, err := c.cfg.Host.Network().DialPeer(ctx, p.ID)
+		return err
+	})
+}
+
+// identify waits until a provider that is connected has said what it speaks, or will
+// not. To open a stream waits for that, whichever it is.
+func (c *Client) identify(ctx context.Context, p peer.ID) {
+	if _, known := c.lacksStream(p); known {
+		return
+	}
+	if s, err := c.cfg.Host.NewStream(network.WithNoDial(ctx, "to be identified"), p, ping.ID); err == nil {
+		_ = s.Reset() // nothing is said on it
+	}
+}
+
+// reach connects to a provider by dial. libp2p would not try again for seconds after
+// it failed; what has a reason to try has a pace of its own.
+func (c *Client) reach(ctx context.Context, p peer.AddrInfo, dial func() error) error {
 	for try := 1; ; try++ {
 		if n, ok := c.cfg.Host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
 			n.Backoff().Clear(p.ID)
 		}
-		err := c.cfg.Host.Connect(ctx, p)
+		err := dial()
 		if err == nil {
 			return nil
 		}

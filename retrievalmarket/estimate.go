@@ -82,7 +82,7 @@ func (c *Client) estimateRest(ctx context.Context, e Estimate, rec record, writt
 
 // estimateNew asks the provider, as propose does.
 func (c *Client) estimateNew(ctx context.Context, r Request, e Estimate) (Estimate, error) {
-	if err := c.connect(ctx, r.Provider.AddrInfo); err != nil {
+	if err := c.dialOnly(ctx, r.Provider.AddrInfo); err != nil {
 		return e, err
 	}
 	var err error

@@ -12,6 +12,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
 
 	"github.com/tollgraph/tollgraph/selectors"
 	"github.com/tollgraph/tollgraph/voucher"
@@ -234,14 +236,32 @@ func (q *quoter) turn(ctx context.Context, from peer.ID) (done func(), err error
 	return done, nil
 }
 
-// askPeer asks a provider over the newest query protocol that it speaks.
+// askPeer asks a provider that is connected over the newest query protocol that it
+// speaks. One that has not said yet what that is is asked in the newest, and once more
+// if it does not take that: so it costs a round trip less on a new connection.
 func askPeer(ctx context.Context, h host.Host, to peer.ID, q Query) (QueryResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
+	if said, err := h.Peerstore().GetProtocols(to); err == nil && len(said) == 0 {
+		if s, err := openUnasked(ctx, h, to, voucher.QueryProtocol); err == nil {
+			if resp, err := askOn(ctx, s, q); err == nil {
+				return resp, nil
+			}
+		}
+	}
 	s, err := h.NewStream(ctx, to, voucher.QueryProtocol, voucher.QueryProtocolV0)
 	if err != nil {
 		return QueryResponse{}, fmt.Errorf("query %s: %w", to, err)
 	}
+	resp, err := askOn(ctx, s, q)
+	if err != nil {
+		return QueryResponse{}, fmt.Errorf("query %s: %w", to, err)
+	}
+	return resp, nil
+}
+
+// askOn asks on a stream, which it closes.
+func askOn(ctx context.Context, s network.Stream, q Query) (QueryResponse, error) {
 	defer s.Close()
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() }) // ends the read below
 	defer stop()
@@ -251,18 +271,37 @@ func askPeer(ctx context.Context, h host.Host, to peer.ID, q Query) (QueryRespon
 	}
 	body, err := encode(q)
 	if err != nil {
-		return QueryResponse{}, fmt.Errorf("query %s: %w", to, err)
+		return QueryResponse{}, err
 	}
 	if _, err := s.Write(body); err != nil {
-		return QueryResponse{}, fmt.Errorf("query %s: %w", to, err)
+		return QueryResponse{}, err
 	}
 	answer, err := voucher.ReadMessage(s, maxQuery)
 	if err != nil {
-		return QueryResponse{}, fmt.Errorf("query %s: no answer: %w", to, errors.Join(err, ctx.Err()))
+		return QueryResponse{}, fmt.Errorf("no answer: %w", errors.Join(err, ctx.Err()))
 	}
-	resp, err := decode(answer)
-	if err != nil {
-		return QueryResponse{}, fmt.Errorf("query %s: %w", to, err)
-	}
-	return resp, nil
+	return decode(answer)
 }
+
+// openUnasked opens a stream to a peer that is connected without waiting until that has
+// said what it speaks. Whether it speaks the protocol shows when the stream is read.
+func openUnasked(ctx context.Context, h host.Host, to peer.ID, proto protocol.ID) (network.Stream, error) {
+	s, err := h.Network().NewStream(network.WithNoDial(ctx, "connected"), to)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.SetProtocol(proto); err != nil {
+		_ = s.Reset() // nothing was sent
+		return nil, err
+	}
+	return &unaskedStream{s, multistream.NewMSSelect(s, proto)}, nil
+}
+
+// unaskedStream is a stream whose protocol is negotiated along with its data.
+type unaskedStream struct {
+	network.Stream
+	lazy multistream.LazyConn
+}
+
+func (s *unaskedStream) Read(b []byte) (int, error)  { return s.lazy.Read(b) }
+func (s *unaskedStream) Write(b []byte) (int, error) { return s.lazy.Write(b) }

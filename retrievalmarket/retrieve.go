@@ -201,6 +201,7 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 		return nil, err
 	}
 	terms, risk := q.Ask().Terms(), atRisk(r, q.Ask().Terms(), r.Budget.Sub(of.Before))
+	c.know(ctx, r, terms, expected, risk)
 	if err := c.carrierFor(r.Provider.ID).carriable(r.Provider.ID, terms, expected, risk); err != nil {
 		return nil, fmt.Errorf("%w; nothing was fetched or paid", err)
 	}
@@ -231,7 +232,7 @@ func (c *Client) propose(ctx context.Context, r Request, store Store, held Bytes
 // quote asks the provider and returns its answer and what is expected to move,
 // or why no deal is to be made: its price, the budget, or the wallet's rules.
 func (c *Client) quote(ctx context.Context, r Request, held Bytes, spent Amount) (QueryResponse, Bytes, error) {
-	if err := c.connect(ctx, r.Provider.AddrInfo); err != nil {
+	if err := c.dialOnly(ctx, r.Provider.AddrInfo); err != nil {
 		return QueryResponse{}, 0, err
 	}
 	q, err := c.askFor(ctx, r)

@@ -1,6 +1,7 @@
 package retrievalmarket
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -38,6 +39,16 @@ func (c *Client) lacksStream(p peer.ID) (lacks, known bool) {
 		return false, false
 	}
 	return !slices.Contains(all, PaymentProtocol), true
+}
+
+// know waits until the provider of r has said what it speaks, if it was asked, which
+// takes as long, or if it depends on that whether the deal can be paid. Another deal is
+// proposed at once, which saves a round trip where the connection is new: on
+// data-transfer, see checkCarrier.
+func (c *Client) know(ctx context.Context, r Request, terms voucher.Terms, expected, risk Bytes) {
+	if r.Ask == nil || carriable(terms, expected, risk) != nil {
+		c.identify(ctx, r.Provider.ID)
+	}
 }
 
 // carriable refuses a deal that would die of its payments midway. A client pays

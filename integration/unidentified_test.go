@@ -1,0 +1,112 @@
+package integration
+
+import (
+	"io"
+	"sync"
+	"testing"
+	"time"
+
+	gsnet "github.com/ipfs/go-graphsync/network"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
+
+	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/voucher"
+)
+
+// silence keeps a host from saying what it speaks until release is called. asked is
+// closed when a peer has given up waiting for that.
+func silence(t *testing.T, h host.Host) (release func(), gaveUp <-chan struct{}) {
+	t.Helper()
+	released, over := make(chan struct{}), make(chan struct{})
+	var once, end sync.Once
+	release = func() { once.Do(func() { close(released) }) }
+	t.Cleanup(release)
+	h.SetStreamHandler(identify.ID, func(s network.Stream) {
+		go func() {
+			_, _ = io.Copy(io.Discard, s) // it says nothing: this ends with the stream
+			end.Do(func() { close(over) })
+		}()
+		<-released
+		_ = s.Reset() // it will never be known
+	})
+	return release, over
+}
+
+// TestUnidentified: a provider is asked, and a deal on known terms proposed, before it
+// has said what it speaks: that would be a round trip more on a new connection.
+func TestUnidentified(t *testing.T) {
+	t.Parallel()
+	car, root, size := makeCAR(t, t.TempDir(), 4<<20, 64<<10)
+	for name, buys := range map[string]bool{"asked": false, "bought from": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
+			release, gaveUp := silence(t, s.host)
+			b := newBuyer(t, t.TempDir())
+			ctx := within(t, longest)
+			inTime := func() {
+				select {
+				case <-gaveUp:
+					t.Error("the client has waited until it gave up")
+				default:
+				}
+				release()
+			}
+			to := market.RetrievalPeer{AddrInfo: s.addr(), Address: s.till.Address()}
+			if !buys {
+				_, err := b.Query(ctx, to, root, market.QueryParams{})
+				must(t, err)
+				inTime()
+				return
+			}
+			var first sync.Once
+			defer b.SubscribeToEvents(func(_ market.ClientEvent, d market.ClientDealState) {
+				if d.TotalReceived > 0 {
+					first.Do(inTime)
+				}
+			})()
+			_, err := b.Get(ctx, market.Request{Provider: to, Root: root, Ask: &defaultAsk, Expected: voucher.Bytes(size), Budget: voucher.OneFIL})
+			must(t, err)
+			settledExactly(t, s, b, size, defaultAsk)
+		})
+	}
+}
+
+// TestUnidentifiedV0: a deal on known terms that is proposed on data-transfer, before the
+// provider has said that it does not speak that, goes on a stream. It is the same deal,
+// and each byte is paid once.
+func TestUnidentifiedV0(t *testing.T) {
+	t.Parallel()
+	g := v0Goods(t)["many"]
+	walk, ask := walkOf(t, []string{g.car}, g.root), v0Asks["at once"]
+	p := newOldProvider(t, ask, walk)
+	asked := make(chan struct{})
+	var once sync.Once
+	p.host.SetStreamHandler(gsnet.ProtocolGraphsync_2_0_0, func(s network.Stream) {
+		once.Do(func() { close(asked) })
+		_ = s.Reset()
+	})
+	release, _ := silence(t, p.host)
+	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.StallTimeout = time.Hour })
+	ctx := within(t, 30*time.Second)
+	said, err := b.host.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
+	must(t, err)
+	defer said.Close()
+	go func() {
+		<-asked
+		p.host.SetStreamHandler("/anything/else", func(s network.Stream) { _ = s.Reset() }) // so that it says what it speaks
+		<-said.Out()
+		release()
+	}()
+	r := p.request(g.root)
+	r.Ask, r.Expected = &ask, sum(walk)
+	got, err := b.Get(ctx, r)
+	must(t, err)
+	deals, err := b.ListDeals(t.Context())
+	must(t, err)
+	if want := ask.PricePerByte.Of(sum(walk)); len(deals) != 1 || got.FundsSpent != want || got.Status != voucher.DealStatusCompleted {
+		t.Errorf("%s spent in %d deals, %s; want %s in one", got.FundsSpent, len(deals), got.Status, want)
+	}
+}
