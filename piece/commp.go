@@ -39,12 +39,12 @@ func (s *Store) withCommP(ctx context.Context, car *os.File, path string, idx *i
 	}
 	b := newIndexBuilder(s.cfg.IndexDir)
 	defer b.Close()
-	if err := idx.each(b.add); err != nil {
+	if err := idx.each(during(ctx, b.add)); err != nil {
 		return nil, nil, err
 	}
 	meta := idx.meta
 	meta.commP, meta.blocks, meta.blockSize = digest, 0, 0
-	if err := b.write(path, meta); err != nil {
+	if err := b.write(ctx, path, meta); err != nil {
 		return nil, nil, err
 	}
 	return openIndex(path)

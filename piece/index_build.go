@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -156,14 +157,28 @@ func (b *indexBuilder) merge(visit func(placed) error) error {
 	return nil
 }
 
+// lookEvery is how many records are taken between two looks at a context.
+const lookEvery = 4096
+
+// during is visit, until ctx ends.
+func during[T any](ctx context.Context, visit func(T) error) func(T) error {
+	n := 0
+	return func(v T) error {
+		if n++; n%lookEvery == 1 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return visit(v)
+	}
+}
+
 // write makes the index file at path, whole or not at all, durably. It fills in
 // meta.blocks and meta.blockSize.
-func (b *indexBuilder) write(path string, meta indexMeta) error {
+func (b *indexBuilder) write(ctx context.Context, path string, meta indexMeta) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+tempMark+"*")
 	if err != nil {
 		return fmt.Errorf("write index: %w", err)
 	}
-	err = errors.Join(b.writeTo(f, meta), f.Close())
+	err = errors.Join(b.writeTo(ctx, f, meta), f.Close())
 	if err == nil {
 		err = publish(f.Name(), path, true)
 	}
@@ -173,13 +188,13 @@ func (b *indexBuilder) write(path string, meta indexMeta) error {
 	return nil
 }
 
-func (b *indexBuilder) writeTo(f *os.File, meta indexMeta) error {
+func (b *indexBuilder) writeTo(ctx context.Context, f *os.File, meta indexMeta) error {
 	w := &indexWriter{w: bufio.NewWriterSize(f, 1<<20), filter: newFilter(b.total)}
 	w.header = indexHeader{meta: meta, seed: b.seed, buckets: (b.total + bucketRecords - 1) / bucketRecords}
 	if _, err := w.w.Write(make([]byte, pageSize)); err != nil { // the header's place
 		return err
 	}
-	if err := b.merge(w.add); err != nil {
+	if err := b.merge(during(ctx, w.add)); err != nil {
 		return err
 	}
 	if err := w.finish(); err != nil {

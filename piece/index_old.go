@@ -1,6 +1,7 @@
 package piece
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -15,7 +16,7 @@ const oldIndexVersion = 1
 // renewIndex writes the index of an earlier version at path anew, to dst, without
 // its piece, which may be sealed and have no other index. dir is for what does not
 // fit into memory.
-func renewIndex(path, dst, dir string) error {
+func renewIndex(ctx context.Context, path, dst, dir string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -31,11 +32,11 @@ func renewIndex(path, dst, dir string) error {
 	}
 	b := newIndexBuilder(dir)
 	defer b.Close()
-	if err := eachOldRecord(f, meta.blocks, b.add); err != nil {
+	if err := eachOldRecord(f, meta.blocks, during(ctx, b.add)); err != nil {
 		return err
 	}
 	meta.blocks, meta.blockSize = 0, 0
-	return b.write(dst, meta)
+	return b.write(ctx, dst, meta)
 }
 
 // oldIndexMeta reads header and summary of an old index of size bytes.

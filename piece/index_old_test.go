@@ -2,6 +2,7 @@ package piece
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -103,11 +104,33 @@ func TestOldIndexNotRenewed(t *testing.T) {
 	_, car, index := oldPiece(t, t.TempDir())
 	s := &Store{cfg: Config{IndexDir: t.TempDir()}, log: quiet()}
 	path := putIndex(t, s.cfg, car, index)
-	if _, _, err := s.openIndex(path, filepath.Join(t.TempDir(), "away", "a.idx")); !errors.Is(err, errNotRenewed) || !errors.Is(err, os.ErrNotExist) {
+	if _, _, err := s.openIndex(t.Context(), path, filepath.Join(t.TempDir(), "away", "a.idx")); !errors.Is(err, errNotRenewed) || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("error is %v", err)
 	}
 	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, index) {
 		t.Errorf("it is not as it was: %v", err)
+	}
+}
+
+// A start that is ended while one is written anew ends, and leaves the old one and nothing
+// else.
+func TestOldIndexEnded(t *testing.T) {
+	_, car, index := oldPiece(t, t.TempDir())
+	s := &Store{cfg: Config{IndexDir: t.TempDir()}, log: quiet()}
+	path := putIndex(t, s.cfg, car, index)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := s.openIndex(ctx, path, path); !errors.Is(err, errNotRenewed) || !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	b := newIndexBuilder(s.cfg.IndexDir)
+	defer b.Close()
+	if err := errors.Join(b.add(record{}), b.write(ctx, path, indexMeta{})); !errors.Is(err, context.Canceled) {
+		t.Errorf("it is written: %v", err)
+	}
+	left, err := os.ReadDir(s.cfg.IndexDir)
+	if now, err2 := os.ReadFile(path); err != nil || err2 != nil || !bytes.Equal(now, index) || len(left) != 1 {
+		t.Errorf("it is not as it was, or not alone: %v, %v, %v", left, err, err2)
 	}
 }
 

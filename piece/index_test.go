@@ -2,6 +2,7 @@ package piece
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ func TestIndexLaws(t *testing.T) {
 		path := filepath.Join(dir, "x.idx")
 		root := makeBlock([]byte("root"), cid.Raw, multihash.SHA2_256).cid
 		meta := indexMeta{fileSize: 5, fileTime: -3, payload: 4, sections: uint64(n), verified: n%2 == 0, sum: [32]byte{1}, commP: [32]byte{2}, roots: []cid.Cid{root, root}}
-		if err := b.write(path, meta); err != nil {
+		if err := b.write(context.Background(), path, meta); err != nil {
 			t.Fatal(err)
 		}
 		x, f, err := openIndex(path)
@@ -101,7 +102,7 @@ func TestChosenKeys(t *testing.T) {
 		}
 	}
 	path := filepath.Join(dir, "x.idx")
-	if err := b.write(path, indexMeta{}); err != nil {
+	if err := b.write(context.Background(), path, indexMeta{}); err != nil {
 		t.Fatal(err)
 	}
 	x, f, err := openIndex(path)
@@ -250,7 +251,7 @@ func syntheticIndex(t testing.TB, n int) *os.File {
 		}
 	}
 	path := filepath.Join(dir, "synthetic.idx")
-	if err := b.write(path, indexMeta{}); err != nil {
+	if err := b.write(context.Background(), path, indexMeta{}); err != nil {
 		t.Fatal(err)
 	}
 	f, err := os.Open(path)

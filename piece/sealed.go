@@ -25,11 +25,11 @@ var ErrNoUnsealer = errors.New("piece is sealed and no unsealer is configured")
 
 // openSealed opens a sealed piece by its index, and its unsealed copy if there
 // is one.
-func (s *Store) openSealed(c candidate) (*piece, error) {
+func (s *Store) openSealed(ctx context.Context, c candidate) (*piece, error) {
 	var errs []error
 	own := s.indexPath(c.carPath())
 	for _, path := range []string{own, c.carPath() + indexSuffix} {
-		idx, file, err := s.openIndex(path, own)
+		idx, file, err := s.openIndex(ctx, path, own)
 		if err != nil {
 			errs = append(errs, err)
 			continue

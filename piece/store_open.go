@@ -24,7 +24,7 @@ func idOf(sum [32]byte) cid.Cid {
 // open opens one candidate as a piece.
 func (s *Store) open(ctx context.Context, c candidate) (*piece, error) {
 	if c.sealed {
-		return s.openSealed(c)
+		return s.openSealed(ctx, c)
 	}
 	f, err := openRegular(c.path)
 	if err != nil {
@@ -66,7 +66,7 @@ func (s *Store) openCAR(ctx context.Context, c candidate, f *os.File) (*piece, e
 		return nil, err
 	}
 	path := s.indexPath(c.path)
-	idx, file, err := s.openIndex(path, path)
+	idx, file, err := s.openIndex(ctx, path, path)
 	switch {
 	case err == nil && idx.meta.describes(info) && (idx.meta.verified || s.cfg.SkipVerify):
 	case err == nil:
@@ -111,13 +111,13 @@ func (m indexMeta) describes(info fs.FileInfo) bool {
 
 // openIndex opens the index file at path. One of an earlier version is written
 // anew, to own.
-func (s *Store) openIndex(path, own string) (*index, *os.File, error) {
+func (s *Store) openIndex(ctx context.Context, path, own string) (*index, *os.File, error) {
 	idx, file, err := openIndex(path)
 	if !errors.Is(err, errIndexOld) {
 		return idx, file, err
 	}
 	s.log.Info("writing the index anew, it is of an earlier version", "path", path)
-	if err := renewIndex(path, own, s.cfg.IndexDir); errors.Is(err, errIndexDamaged) {
+	if err := renewIndex(ctx, path, own, s.cfg.IndexDir); errors.Is(err, errIndexDamaged) {
 		return nil, nil, err
 	} else if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errNotRenewed, err)
@@ -164,7 +164,7 @@ func (s *Store) build(ctx context.Context, f *os.File, h carHeader, info fs.File
 	if !meta.describes(after) {
 		return nil, nil, errors.New("file changes while it is read; finish it and start again")
 	}
-	if err := b.write(path, meta); err != nil {
+	if err := b.write(ctx, path, meta); err != nil {
 		return nil, nil, err
 	}
 	s.built.Add(1)
