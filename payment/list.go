@@ -70,6 +70,22 @@ func (t *Till) Channels(ctx context.Context) ([]Channel, error) {
 	return list, nil
 }
 
+// Alike reports whether the same holds for all payers of the till's payee: none has a line
+// other than that of all, or has settled more than it owed. No account is brought into
+// memory for that.
+func (t *Till) Alike(ctx context.Context) (bool, error) {
+	var other bool
+	err := t.ledger.read(ctx, func(x *tx) error {
+		x.row(`SELECT EXISTS (SELECT 1 FROM payment_accounts WHERE payee = ? AND (line <> ? OR total < settled))`,
+			[]any{addressColumn(t.payee), amountColumn(t.DefaultCredit())}, &other)
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("compare accounts: %w", err)
+	}
+	return !other, nil
+}
+
 // Lanes returns the lanes of channel that were paid on, by number: none if
 // nothing was.
 func (t *Till) Lanes(ctx context.Context, channel address.Address) ([]Lane, error) {

@@ -3,6 +3,7 @@ package payment
 import (
 	"errors"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -234,6 +235,45 @@ func TestTillLists(t *testing.T) {
 	lanes, err := till.Lanes(t.Context(), ofA)
 	if err != nil || len(lanes) != 2 || lanes[0] != (Lane{Lane: 1, Nonce: 3, Amount: n(30)}) || lanes[1] != (Lane{Lane: 9, Nonce: 1, Amount: n(5)}) {
 		t.Errorf("%+v, %v", lanes, err)
+	}
+}
+
+// Accounts are alike as long as a look at each of them finds none with a line of its own
+// that is another, or with more settled than was owed; those of another payee do not
+// matter.
+func TestAlike(t *testing.T) {
+	payee, db := keyOf(t, 2).Address(), fresh(t)
+	till, other := newTill(t, db, payee, voucher.Atto(300)), newTill(t, db, keyOf(t, 5).Address(), voucher.Atto(300))
+	a, b := keyOf(t, 1), keyOf(t, 3)
+	pays := func(by voucher.Key, to *Till) func() error {
+		return func() error {
+			_, err := save(t.Context(), to, signed(t, by, to.payee, 1, 1, 7))
+			return err
+		}
+	}
+	for _, step := range []struct {
+		what string
+		do   func() error
+		want bool
+	}{
+		{"no account", func() error { return nil }, true},
+		{"two payers", func() error { return errors.Join(pays(a, till)(), pays(b, till)()) }, true},
+		{"another payee's payer", func() error {
+			return errors.Join(pays(a, other)(), other.SetCredit(t.Context(), a.Address(), voucher.Atto(8)))
+		}, true},
+		{"the line of all as one's own", func() error { return till.SetCredit(t.Context(), a.Address(), voucher.Atto(300)) }, true},
+		{"a longer one", func() error { return till.SetCredit(t.Context(), a.Address(), voucher.Atto(1<<40)) }, false},
+		{"as before", func() error { return till.SetCredit(t.Context(), a.Address(), voucher.Atto(300)) }, true},
+		{"settled", func() error { return till.Settle(t.Context(), b.Address(), voucher.Atto(7), "cash") }, true},
+		{"settled in advance", func() error { return till.Settle(t.Context(), b.Address(), voucher.Atto(256), "cash") }, false},
+	} {
+		must(t, step.do())
+		list, err := till.Channels(t.Context())
+		must(t, err)
+		each := !slices.ContainsFunc(list, func(c Channel) bool { return c.Line != till.DefaultCredit() || c.Total.Less(c.Settled) })
+		if got, err := till.Alike(t.Context()); err != nil || got != step.want || each != step.want {
+			t.Errorf("%s: %v, and account by account %v, want %v: %v", step.what, got, each, step.want, err)
+		}
 	}
 }
 

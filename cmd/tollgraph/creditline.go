@@ -11,7 +11,7 @@ import (
 
 // creditHint is what queries say of credit: what any payer is lent, and nothing
 // if some payers have terms of their own, since then nothing is true of all. To
-// know, every account must be looked at; so that a query takes as long with a
+// know, every account must be compared; so that a query takes as long with a
 // million accounts as with one, that is done once, and again only after the
 // operator changed one. Payments do not matter: they open accounts on the terms
 // of all, and never make special what was not.
@@ -37,7 +37,7 @@ func (h *creditHint) find(ctx context.Context) *voucher.Amount {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.known || h.version != version {
-		general, err := h.look(ctx)
+		general, err := h.till.Alike(ctx)
 		if err != nil {
 			return nil
 		}
@@ -48,21 +48,6 @@ func (h *creditHint) find(ctx context.Context) *voucher.Amount {
 	}
 	line := h.till.DefaultCredit()
 	return &line
-}
-
-// look reports whether the same is true of all accounts.
-func (h *creditHint) look(ctx context.Context) (bool, error) {
-	channels, err := h.till.Channels(ctx)
-	if err != nil {
-		return false, err
-	}
-	line := h.till.DefaultCredit()
-	for _, c := range channels {
-		if c.Line != line || c.Total.Less(c.Settled) {
-			return false, nil
-		}
-	}
-	return true, nil
 }
 
 // creditChanged tells the node that runs on the repo, in whatever process, that
