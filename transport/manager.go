@@ -57,9 +57,12 @@ func (m *guardedManager) UpdateValidationStatus(ctx context.Context, chid datatr
 		}
 		now, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTimeout) // the update may have failed because its time was over
 		defer cancel()
-		if why := m.open(now, chid); why != nil {
+		switch why := m.open(now, chid); {
+		case why != nil:
 			err = errors.Join(why, err)
-		} else if r != nil {
+		case r != nil && ctx.Err() != nil: // nor has it a state that is not told in time
+			err = fmt.Errorf("update of channel %s: %w", chid, ctx.Err())
+		case r != nil:
 			err = m.panicked(r, "update of channel "+chid.String())
 		}
 	}()

@@ -50,6 +50,23 @@ func TestUpdateDoesNotPanic(t *testing.T) {
 	}()
 }
 
+// TestUpdateOutOfTime: the manager panics on the state of a channel that its context left
+// it no time to get, as when a node is closed. That is no news.
+func TestUpdateOutOfTime(t *testing.T) {
+	ctx := within(t, 20*time.Second)
+	p := newNodePair(t, &validator{pull: func(datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
+		return datatransfer.ValidationResult{Accepted: true, ForcePause: true}, nil
+	}}, nil)
+	chid := p.open(t, ctx, buildDAG(t, p.source, 52, 2, 1000, nil).root)
+	p.getting.until(t, ctx, "not accepted", func(e seen) bool { return e.code == datatransfer.Accept })
+	over, cancel := context.WithCancel(ctx)
+	cancel()
+	err := p.provider.Transfers().UpdateValidationStatus(over, chid, datatransfer.ValidationResult{Accepted: true})
+	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "panic") {
+		t.Errorf("an update without time: %v", err)
+	}
+}
+
 // TestCloseIsBounded closes a channel that has no request, for which the plain
 // manager waits until its context ends.
 func TestCloseIsBounded(t *testing.T) {
