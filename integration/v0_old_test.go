@@ -1,10 +1,12 @@
 package integration
 
 import (
+	"crypto/rand"
 	"slices"
 	"testing"
 
 	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/crypto"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/revalidator"
@@ -135,5 +137,34 @@ func TestV0OldProvider(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestV0OldProviderInPlace: a provider in the middle of whose deal on data-transfer
+// another takes its place that knows nothing but the first protocol is not sent that deal,
+// of which it would send all, and be paid for it, once more. What is missing is bought in
+// others.
+func TestV0OldProviderInPlace(t *testing.T) {
+	t.Parallel()
+	car, root, size := makeCAR(t, t.TempDir(), 12_000_000, 100_000)
+	walk := walkOf(t, []string{car}, root)
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+	must(t, err)
+	addr, ctx := freeAddress(t), within(t, longest)
+	ask := voucher.Ask{PricePerByte: 3, PaymentInterval: 300_000}
+	s := newSeller(t, t.TempDir(), newHostAt(t, key, addr), []string{car}, ask, voucher.OneFIL)
+	b := newBuyer(t, t.TempDir())
+	id := b.until(ctx, t, s, root, 4_000_000)
+	s.stop()
+	held, err := b.RetrievalStatus(ctx, id)
+	must(t, err)
+	p := newOldProviderOn(t, newHostAt(t, key, addr), ask, walk)
+	got, err := b.Wait(ctx, id)
+	must(t, err)
+	if got.Status != voucher.DealStatusCompleted || slices.Contains(p.ids, id) {
+		t.Errorf("%s, deal %d and then %v", got.Status, id, p.ids)
+	}
+	if most := ask.PricePerByte.Of(voucher.Bytes(size) + p.roots + 100_000); most.Less(b.spent(t)) {
+		t.Errorf("paid %s for %d bytes, of which %d were here, and %d that came then", b.spent(t), size, held.TotalReceived, p.sent)
 	}
 }

@@ -243,9 +243,15 @@ type oldProvider struct {
 
 func newOldProvider(t testing.TB, ask voucher.Ask, walk []step) *oldProvider {
 	t.Helper()
+	return newOldProviderOn(t, newHost(t, true), ask, walk)
+}
+
+// newOldProviderOn sells on a host, which it closes in the end.
+func newOldProviderOn(t testing.TB, h host.Host, ask voucher.Ask, walk []step) *oldProvider {
+	t.Helper()
 	key, err := payment.LoadOrCreateKey(filepath.Join(t.TempDir(), "wallet.key"))
 	must(t, err)
-	p := &oldProvider{t: t, host: newHost(t, true), ask: ask, payTo: key.Address(), goods: newShelf(), size: sum(walk), lanes: make(map[uint64]voucher.Amount), known: make(map[string]bool), done: make(chan struct{}, 64)}
+	p := &oldProvider{t: t, host: h, ask: ask, payTo: key.Address(), goods: newShelf(), size: sum(walk), lanes: make(map[uint64]voucher.Amount), known: make(map[string]bool), done: make(chan struct{}, 64)}
 	for _, s := range walk {
 		p.goods.blocks[cidlink.Link{Cid: s.cid}.Binary()] = s.data
 	}

@@ -60,9 +60,9 @@ func (d *clientDeal) openLine(ctx context.Context) {
 	d.line.open, d.line.still, d.line.stopped, d.line.heard, d.line.opened = true, false, false, false, time.Now()
 	d.line.cancel, d.line.from = cancel, d.seen
 	d.line.seq++
-	seq, again, by := d.line.seq, d.line.chid, d.line.by
+	seq, again, by, begun := d.line.seq, d.line.chid, d.line.by, d.seen > 0
 	d.courier.done.Go(func() {
-		note := d.dial(lineCtx, again, by)
+		note := d.dial(lineCtx, again, by, begun)
 		note.seq = seq
 		d.inbox.post(note)
 		if note.err == nil && again.Initiator == "" && note.by == d.c.transfers {
@@ -85,8 +85,10 @@ func (d *clientDeal) checkCarrier(ctx context.Context, seq int) {
 	}
 }
 
-// dial opens a channel, or restarts again, which by carried, if that is one.
-func (d *clientDeal) dial(ctx context.Context, again datatransfer.ChannelID, by clientCarrier) openedNote {
+// dial opens a channel, or restarts again, which by carried, if that is one. A deal of
+// which something has come is over where the provider would send all of it again, and
+// charge it.
+func (d *clientDeal) dial(ctx context.Context, again datatransfer.ChannelID, by clientCarrier, begun bool) openedNote {
 	dialCtx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	if err := d.c.connect(dialCtx, d.provider.AddrInfo); err != nil {
@@ -97,6 +99,9 @@ func (d *clientDeal) dial(ctx context.Context, again datatransfer.ChannelID, by 
 		return openedNote{chid: again, by: by, older: true, over: err != nil && ctx.Err() == nil, err: err}
 	}
 	by = d.c.carrierFor(d.provider.ID)
+	if begun && !by.skips(d.provider.ID) {
+		return openedNote{over: true, err: errNoRestart}
+	}
 	if by.inBand() {
 		d.courier.rideAlong()
 	}
