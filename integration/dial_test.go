@@ -1,10 +1,16 @@
 package integration
 
 import (
+	"context"
 	"sync"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+	routed "github.com/libp2p/go-libp2p/p2p/host/routed"
+	"github.com/multiformats/go-multiaddr"
+
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/voucher"
 )
 
 // TestDialBoth: two nodes that dial each other at the same instant, from the
@@ -29,5 +35,25 @@ func TestDialBoth(t *testing.T) {
 		both.Wait()
 		must(t, one.host.Network().ClosePeer(two.host.ID()))
 		must(t, two.host.Network().ClosePeer(one.host.ID()))
+	}
+}
+
+// finder is a routing system that knows where one peer is.
+type finder struct{ peer.AddrInfo }
+
+func (f finder) FindPeer(context.Context, peer.ID) (peer.AddrInfo, error) { return f.AddrInfo, nil }
+
+// TestDialRouted: a provider of which no address is known, or one at which it no longer
+// is, is found by the client's host if that can look for it.
+func TestDialRouted(t *testing.T) {
+	t.Parallel()
+	car, root, _ := makeCAR(t, t.TempDir(), 1000, 1000)
+	s := newSeller(t, t.TempDir(), newHost(t, true), []string{car}, defaultAsk, voucher.OneFIL)
+	for name, at := range map[string][]multiaddr.Multiaddr{"no address": nil, "an old one": {multiaddr.StringCast(freeAddress(t))}} {
+		b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.Host = routed.Wrap(c.Host, finder{s.addr()}) })
+		to := market.RetrievalPeer{AddrInfo: peer.AddrInfo{ID: s.host.ID(), Addrs: at}}
+		if _, err := b.Query(within(t, longest), to, root, market.QueryParams{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

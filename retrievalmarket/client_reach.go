@@ -37,11 +37,16 @@ func (c *Client) connect(ctx context.Context, p peer.AddrInfo) error {
 	return c.reach(ctx, p, func() error { return c.cfg.Host.Connect(ctx, p) })
 }
 
-// dialOnly connects to a provider. What it speaks may not be known yet.
+// dialOnly connects to a provider. What it speaks may not be known yet. Where it is not
+// found a host may know how to look for it; one that does not says at once that it was
+// dialled just now.
 func (c *Client) dialOnly(ctx context.Context, p peer.AddrInfo) error {
 	c.cfg.Host.Peerstore().AddAddrs(p.ID, p.Addrs, peerstore.TempAddrTTL)
 	return c.reach(ctx, p, func() error {
 		_, err := c.cfg.Host.Network().DialPeer(ctx, p.ID)
+		if err != nil && c.cfg.Host.Connect(ctx, p) == nil {
+			return nil
+		}
 		return err
 	})
 }
