@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"io"
 	"sync"
 	"testing"
@@ -10,6 +11,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
@@ -108,5 +112,56 @@ func TestUnidentifiedV0(t *testing.T) {
 	must(t, err)
 	if want := ask.PricePerByte.Of(sum(walk)); len(deals) != 1 || got.FundsSpent != want || got.Status != voucher.DealStatusCompleted {
 		t.Errorf("%s spent in %d deals, %s; want %s in one", got.FundsSpent, len(deals), got.Status, want)
+	}
+}
+
+// askedLast is a host that has its peer say what it speaks when it waits for that.
+type askedLast struct {
+	host.Host
+	mu   sync.Mutex
+	says func() // guarded by mu
+}
+
+func (h *askedLast) NewStream(ctx context.Context, p peer.ID, protocols ...protocol.ID) (network.Stream, error) {
+	h.mu.Lock()
+	h.says()
+	h.mu.Unlock()
+	return h.Host.NewStream(ctx, p, protocols...)
+}
+
+// TestUnidentifiedHeld: what is held is not bought again from a plain provider, which
+// sends all of what a deal selects, and is not known for one when that is planned.
+func TestUnidentifiedHeld(t *testing.T) {
+	t.Parallel()
+	car, root, _ := makeCAR(t, t.TempDir(), 3_000_000, 100_000)
+	walk := walkOf(t, []string{car}, root)
+	p := newOldProvider(t, voucher.Ask{PricePerByte: 3, PaymentInterval: 300_000}, walk)
+	dir, ctx := t.TempDir(), within(t, longest)
+	b := newBuyer(t, dir)
+	half := b.received(t, 1_500_000)
+	_, err := b.Retrieve(ctx, p.request(root))
+	must(t, err)
+	wait(ctx, t, half)
+	b.stop()
+	release, _ := silence(t, p.host)
+	h := newHost(t, false)
+	said, err := h.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
+	must(t, err)
+	defer said.Close()
+	says := once(func() {
+		p.host.SetStreamHandler("/anything/else", func(s network.Stream) { _ = s.Reset() }) // so that it says what it speaks
+		<-said.Out()
+		release()
+	})
+	b = newBuyerOn(t, dir, h, func(c *market.ClientConfig) { c.Host = &askedLast{Host: h, says: says} })
+	h.Peerstore().AddAddrs(p.host.ID(), p.host.Addrs(), peerstore.TempAddrTTL)
+	_, err = h.Network().DialPeer(ctx, p.host.ID()) // it is connected, and not known
+	must(t, err)
+	r := p.request(root)
+	r.Ask, r.Expected = &p.ask, sum(walk)
+	_, err = b.Get(ctx, r)
+	must(t, err)
+	if most := p.ask.PricePerByte.Of(sum(walk) + p.roots); most.Less(p.earned()) {
+		t.Errorf("paid %s, at most %s was to be", p.earned(), most)
 	}
 }

@@ -32,7 +32,8 @@ const (
 )
 
 // connect connects to a provider, and waits until it has said what it speaks, which is
-// a round trip more, if there was no connection.
+// a round trip more, if there was no connection; over one that is there it may not have
+// yet, see identify.
 func (c *Client) connect(ctx context.Context, p peer.AddrInfo) error {
 	return c.reach(ctx, p, func() error { return c.cfg.Host.Connect(ctx, p) })
 }

@@ -138,6 +138,7 @@ func (v *retrieval) plan(ctx context.Context, r Request, store Store) (plan, err
 	if err := v.c.connect(ctx, r.Provider.AddrInfo); err != nil {
 		return p, err
 	}
+	v.c.identify(ctx, r.Provider.ID)
 	if !v.c.carrierFor(r.Provider.ID).skips(r.Provider.ID) {
 		p.gaps, p.held, err = gapsIn(ctx, withUnixFS(store.LinkSystem()), r, true)
 	}
