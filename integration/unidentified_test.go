@@ -2,11 +2,14 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/ipfs/go-cid"
 	gsnet "github.com/ipfs/go-graphsync/network"
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -78,6 +81,23 @@ func TestUnidentified(t *testing.T) {
 	}
 }
 
+// TestUnidentifiedSilent: a provider that takes a question before it has said what it
+// speaks, and does not answer, is said to have given no answer.
+func TestUnidentifiedSilent(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, true)
+	defer h.Close()
+	release, _ := silence(t, h)
+	defer release()
+	ctx, cancel := context.WithCancel(within(t, longest))
+	h.SetStreamHandler(voucher.QueryProtocol, func(s network.Stream) { cancel() })
+	to := market.RetrievalPeer{AddrInfo: peer.AddrInfo{ID: h.ID(), Addrs: h.Addrs()}}
+	_, err := newBuyer(t, t.TempDir()).Query(ctx, to, cid.MustParse("bafkqaaa"), market.QueryParams{})
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "no answer") {
+		t.Errorf("error is %v", err)
+	}
+}
+
 // TestUnidentifiedV0: a deal on known terms that is proposed on data-transfer, before the
 // provider has said that it does not speak that, goes on a stream. It is the same deal,
 // and each byte is paid once.
@@ -94,7 +114,7 @@ func TestUnidentifiedV0(t *testing.T) {
 	})
 	release, _ := silence(t, p.host)
 	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.StallTimeout = time.Hour })
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, longest)
 	said, err := b.host.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
 	must(t, err)
 	defer said.Close()

@@ -244,8 +244,12 @@ func askPeer(ctx context.Context, h host.Host, to peer.ID, q Query) (QueryRespon
 	defer cancel()
 	if said, err := h.Peerstore().GetProtocols(to); err == nil && len(said) == 0 {
 		if s, err := openUnasked(ctx, h, to, voucher.QueryProtocol); err == nil {
-			if resp, err := askOn(ctx, s, q); err == nil {
+			resp, err := askOn(ctx, s, q)
+			switch {
+			case err == nil:
 				return resp, nil
+			case ctx.Err() != nil: // it took the question
+				return QueryResponse{}, fmt.Errorf("query %s: %w", to, err)
 			}
 		}
 	}
