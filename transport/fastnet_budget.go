@@ -122,10 +122,10 @@ func (b *ByteBudget) lend(m gsmsg.GraphSyncMessage, buf *buffer) {
 	if len(blks) == 0 {
 		return
 	}
-	buf.blocks.Store(int32(len(blks)))
 	l := &loan{buf: buf}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	buf.blocks = len(blks)
 	for _, blk := range blks {
 		first := &blk.RawData()[0]
 		b.lent[first] = l

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"sync"
-	"sync/atomic"
 
 	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
@@ -24,7 +23,7 @@ type buffers [len(bufferSizes)]sync.Pool
 type buffer struct {
 	bytes  []byte // the message; it may be a part of what is used again
 	pool   *sync.Pool
-	blocks atomic.Int32 // that are not given back
+	blocks int // that are not given back; guarded by the mu of the budget that lent them
 }
 
 // get returns a buffer for a message of size bytes, which is not cleared.
@@ -45,7 +44,7 @@ func (p *buffers) get(size int) *buffer {
 
 // giveBack says that one block is held no more, and reports whether it was the last.
 func (b *buffer) giveBack() bool {
-	if b.blocks.Add(-1) != 0 {
+	if b.blocks--; b.blocks != 0 {
 		return false
 	}
 	b.pool.Put(b)

@@ -108,8 +108,8 @@ func TestLent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			b := NewByteBudget(4<<20, time.Minute)
 			buf, m := c.l.receive(t, b)
-			lent := buf.blocks.Load()
-			if want := map[bool]int32{true: 2}[c.back || c.keeps]; lent != want {
+			lent := buf.blocks
+			if want := map[bool]int{true: 2}[c.back || c.keeps]; lent != want {
 				t.Fatalf("%d blocks are lent, not %d", lent, want)
 			}
 			ls := borrowing(func(datamodel.Link, []byte) error { return nil })
@@ -122,19 +122,19 @@ func TestLent(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				before := buf.blocks.Load()
+				before := buf.blocks
 				_ = w.(bytesSetter).SetBytes(blk.RawData())
 				if err := commit(cidlink.Link{Cid: blk.Cid()}); err != nil {
 					t.Fatal(err)
 				}
-				if buf.blocks.Load() != before {
+				if buf.blocks != before {
 					t.Error("given back while it is walked")
 				}
 			}
 			if _, _, err := ls.StorageWriteOpener(ipld.LinkContext{}); err != nil {
 				t.Fatal(err)
 			}
-			if back := lent > 0 && buf.blocks.Load() == 0; back != c.back {
+			if back := lent > 0 && buf.blocks == 0; back != c.back {
 				t.Errorf("given back: %v, want %v", back, c.back)
 			}
 			if b.Held("a") != 0 || len(b.peers) != 0 || len(b.lent) != 0 {
@@ -167,7 +167,7 @@ func TestLentToNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := first.blocks.Load(); got != 2 {
+	if got := first.blocks; got != 2 {
 		t.Errorf("a buffer that is not waited for came back, %d blocks are out", got)
 	}
 }
