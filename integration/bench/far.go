@@ -40,36 +40,32 @@ func (b *bench) firstByte(ctx context.Context, c benchCase) error {
 		return err
 	}
 	defer removeAll(g.car)
-	figures := []figure{
-		{name: "stream", variant: "connected"}, {name: "paid", variant: "connected, terms known"}, {name: "paid", variant: "connected, asks first"},
-		{name: "stream", variant: "dials"}, {name: "paid", variant: "dials, terms known"}, {name: "paid", variant: "dials, asks first"},
-		{name: "stream", variant: "dials over QUIC"}, {name: "paid", variant: "dials over QUIC, terms known"}, {name: "paid", variant: "dials over QUIC, asks first"},
-	}
-	hows := []start{
-		{stream: true, connected: true}, {connected: true, known: true}, {connected: true},
-		{stream: true}, {known: true}, {},
-		{stream: true, quic: true}, {known: true, quic: true}, {quic: true},
-	}
-	trips := make([][]float64, len(figures))
+	trips := make([][]float64, len(starts))
 	for range c.Rounds {
-		for i, how := range hows {
+		for i, how := range starts {
 			took, err := b.oneFirstByte(ctx, c, g, how)
 			if err != nil {
-				return fmt.Errorf("first byte, %s: %w", figures[i].label(), err)
+				return fmt.Errorf("first byte, %s: %w", how.figure().label(), err)
 			}
 			trips[i] = append(trips[i], took.Seconds()/c.RTT.Seconds())
 		}
 	}
+	b.reportFirstByte(c, trips)
+	return nil
+}
+
+// reportFirstByte prints and keeps what each of starts took in each round, in round trips.
+func (b *bench) reportFirstByte(c benchCase, trips [][]float64) {
 	fmt.Fprintf(b.out, "Time to the first byte at a round trip of %s, in round trips\n", c.RTT)
-	for i, f := range figures {
-		m := median(trips[i])
+	for i, how := range starts {
+		f, m, stream := how.figure(), median(trips[i]), i/startsPerStream*startsPerStream
 		r := row{
 			Section: "wan", Name: f.name, Variant: "first byte, " + f.variant, Chunk: c.Chunk, RTT: c.RTT.Milliseconds(), Rounds: c.Rounds,
-			RatioTo: "stream", VariantTo: "first byte, " + figures[i/3*3].variant, Ratio: round(median(trips[i/3*3]) / m),
+			RatioTo: "stream", VariantTo: "first byte, " + starts[stream].figure().variant, Ratio: round(median(trips[stream]) / m),
 			Figures: map[string]float64{"first_byte_round_trips": round(m), "first_byte_ms": round(m * c.RTT.Seconds() * 1000)},
 		}
 		verdict := ""
-		if how := hows[i]; how.known && (how.connected || how.quic) {
+		if how.known && (how.connected || how.quic) {
 			r.Figures["at_most_round_trips"] = maxFirstByte
 			verdict = fmt.Sprintf("  (at most %.1f: reached)", maxFirstByte)
 			if m > maxFirstByte {
@@ -81,7 +77,6 @@ func (b *bench) firstByte(ctx context.Context, c benchCase) error {
 		fmt.Fprintf(b.out, "  %s  %.2f%s\n", f.label(), m, verdict)
 	}
 	fmt.Fprintln(b.out)
-	return nil
 }
 
 // start is how a client begins.
@@ -90,6 +85,36 @@ type start struct {
 	connected bool // to the provider, and nothing else
 	known     bool // the provider's terms
 	quic      bool // not TCP
+}
+
+// starts are those that are measured, of startsPerStream each first the stream that the
+// others are compared with.
+var starts = []start{
+	{stream: true, connected: true}, {connected: true, known: true}, {connected: true},
+	{stream: true}, {known: true}, {},
+	{stream: true, quic: true}, {known: true, quic: true}, {quic: true},
+}
+
+const startsPerStream = 3
+
+// figure is what it is called.
+func (s start) figure() figure {
+	f := figure{name: "paid", variant: "dials"}
+	switch {
+	case s.connected:
+		f.variant = "connected"
+	case s.quic:
+		f.variant = "dials over QUIC"
+	}
+	switch {
+	case s.stream:
+		f.name = "stream"
+	case s.known:
+		f.variant += ", terms known"
+	default:
+		f.variant += ", asks first"
+	}
+	return f
 }
 
 // oneFirstByte measures one beginning between two new hosts.

@@ -74,6 +74,9 @@ type parcel struct {
 	due  time.Time
 }
 
+// wait returns when the parcel is due: this is the delay, not a wait for something.
+func (x parcel) wait() { time.Sleep(time.Until(x.due)) }
+
 const (
 	parcelSize = 64 << 10
 	inFlight   = 1024 // parcels: 64 MiB on the way
@@ -118,10 +121,8 @@ func (p *proxy) pump(dst, src net.Conn) {
 func (p *proxy) deliver(dst io.Writer, way <-chan parcel, spare chan<- []byte) {
 	var broken bool
 	for x := range way {
-		if d := time.Until(x.due); d > 0 && !broken {
-			time.Sleep(d) // this is the delay, not a wait for something
-		}
 		if !broken {
+			x.wait()
 			_, err := dst.Write(x.data)
 			broken = err != nil // what follows is dropped, as the reader would be told
 		}

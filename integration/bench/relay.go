@@ -50,10 +50,10 @@ func (r *relay) close() {
 // serve carries what clients send, from a socket of its own for each. It ends when the
 // relay is closed.
 func (r *relay) serve(ctx context.Context) {
-	ways := make(map[netip.AddrPort]*lane)
+	ways := make(map[netip.AddrPort]lane)
 	defer func() {
 		for _, way := range ways {
-			close(way.queue)
+			close(way)
 		}
 	}()
 	for {
@@ -77,7 +77,7 @@ func (r *relay) serve(ctx context.Context) {
 // back carries what comes for one client.
 func (r *relay) back(far *net.UDPConn, to netip.AddrPort) {
 	way := r.open(func(b []byte) { _, _ = r.near.WriteToUDPAddrPort(b, to) }) // what is lost is sent again
-	defer close(way.queue)
+	defer close(way)
 	for {
 		data, _, ok := receive(far)
 		if !ok {
@@ -102,25 +102,23 @@ func receive(conn *net.UDPConn) (data []byte, from netip.AddrPort, ok bool) {
 }
 
 // lane is one direction for one client.
-type lane struct{ queue chan parcel }
+type lane chan parcel
 
 // open returns a lane whose datagrams go to deliver, each when it is due.
-func (r *relay) open(deliver func([]byte)) *lane {
-	l := &lane{make(chan parcel, relayed)}
+func (r *relay) open(deliver func([]byte)) lane {
+	l := make(lane, relayed)
 	r.done.Go(func() {
-		for x := range l.queue {
-			if d := time.Until(x.due); d > 0 {
-				time.Sleep(d) // this is the delay, not a wait for something
-			}
+		for x := range l {
+			x.wait()
 			deliver(x.data)
 		}
 	})
 	return l
 }
 
-func (l *lane) send(data []byte, delay time.Duration) {
+func (l lane) send(data []byte, delay time.Duration) {
 	select {
-	case l.queue <- parcel{data, time.Now().Add(delay)}:
+	case l <- parcel{data, time.Now().Add(delay)}:
 	default: // there is no room
 	}
 }
