@@ -310,8 +310,14 @@ func newHostAt(t testing.TB, key crypto.PrivKey, addr string) host.Host {
 // than n bytes are here.
 func (b *buyer) until(ctx context.Context, t *testing.T, s *seller, root cid.Cid, n voucher.Bytes) market.DealID {
 	t.Helper()
+	return b.begun(ctx, t, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)}, n)
+}
+
+// begun begins to buy, and returns when more than n bytes are here.
+func (b *buyer) begun(ctx context.Context, t *testing.T, r market.Request, n voucher.Bytes) market.DealID {
+	t.Helper()
 	some := b.received(t, n)
-	id, err := b.Retrieve(ctx, market.Request{Provider: market.RetrievalPeer{AddrInfo: s.addr()}, Root: root, Budget: voucher.OneFIL, AtRisk: risk(0)})
+	id, err := b.Retrieve(ctx, r)
 	must(t, err)
 	wait(ctx, t, some)
 	return id

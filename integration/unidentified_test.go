@@ -23,13 +23,13 @@ import (
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
-// silence keeps a host from saying what it speaks until release is called. asked is
+// silence keeps a host from saying what it speaks until release is called. gaveUp is
 // closed when a peer has given up waiting for that.
 func silence(t *testing.T, h host.Host) (release func(), gaveUp <-chan struct{}) {
 	t.Helper()
 	released, over := make(chan struct{}), make(chan struct{})
-	var once, end sync.Once
-	release = func() { once.Do(func() { close(released) }) }
+	var end sync.Once
+	release = sync.OnceFunc(func() { close(released) })
 	t.Cleanup(release)
 	h.SetStreamHandler(identify.ID, func(s network.Stream) {
 		go func() {
@@ -40,6 +40,20 @@ func silence(t *testing.T, h host.Host) (release func(), gaveUp <-chan struct{})
 		_ = s.Reset() // it will never be known
 	})
 	return release, over
+}
+
+// silentTo is silence, of which h comes to hear by says, which returns when it has.
+func silentTo(t *testing.T, from, h host.Host) (says func()) {
+	t.Helper()
+	release, _ := silence(t, from)
+	said, err := h.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
+	must(t, err)
+	t.Cleanup(func() { _ = said.Close() }) // nobody listens any more
+	return func() {
+		from.SetStreamHandler("/anything/else", func(s network.Stream) { _ = s.Reset() }) // so that it says what it speaks
+		<-said.Out()
+		release()
+	}
 }
 
 // TestUnidentified: a provider is asked, and a deal on known terms proposed, before it
@@ -112,17 +126,11 @@ func TestUnidentifiedV0(t *testing.T) {
 		once.Do(func() { close(asked) })
 		_ = s.Reset()
 	})
-	release, _ := silence(t, p.host)
 	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.StallTimeout = time.Hour })
-	ctx := within(t, longest)
-	said, err := b.host.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
-	must(t, err)
-	defer said.Close()
+	ctx, says := within(t, longest), silentTo(t, p.host, b.host)
 	go func() {
 		<-asked
-		p.host.SetStreamHandler("/anything/else", func(s network.Stream) { _ = s.Reset() }) // so that it says what it speaks
-		<-said.Out()
-		release()
+		says()
 	}()
 	r := p.request(g.root)
 	r.Ask, r.Expected = &ask, sum(walk)
@@ -138,14 +146,11 @@ func TestUnidentifiedV0(t *testing.T) {
 // askedLast is a host that has its peer say what it speaks when it waits for that.
 type askedLast struct {
 	host.Host
-	mu   sync.Mutex
-	says func() // guarded by mu
+	says func()
 }
 
 func (h *askedLast) NewStream(ctx context.Context, p peer.ID, protocols ...protocol.ID) (network.Stream, error) {
-	h.mu.Lock()
 	h.says()
-	h.mu.Unlock()
 	return h.Host.NewStream(ctx, p, protocols...)
 }
 
@@ -158,24 +163,13 @@ func TestUnidentifiedHeld(t *testing.T) {
 	p := newOldProvider(t, voucher.Ask{PricePerByte: 3, PaymentInterval: 300_000}, walk)
 	dir, ctx := t.TempDir(), within(t, longest)
 	b := newBuyer(t, dir)
-	half := b.received(t, 1_500_000)
-	_, err := b.Retrieve(ctx, p.request(root))
-	must(t, err)
-	wait(ctx, t, half)
+	b.begun(ctx, t, p.request(root), 1_500_000)
 	b.stop()
-	release, _ := silence(t, p.host)
 	h := newHost(t, false)
-	said, err := h.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
-	must(t, err)
-	defer said.Close()
-	says := once(func() {
-		p.host.SetStreamHandler("/anything/else", func(s network.Stream) { _ = s.Reset() }) // so that it says what it speaks
-		<-said.Out()
-		release()
-	})
+	says := sync.OnceFunc(silentTo(t, p.host, h))
 	b = newBuyerOn(t, dir, h, func(c *market.ClientConfig) { c.Host = &askedLast{Host: h, says: says} })
 	h.Peerstore().AddAddrs(p.host.ID(), p.host.Addrs(), peerstore.TempAddrTTL)
-	_, err = h.Network().DialPeer(ctx, p.host.ID()) // it is connected, and not known
+	_, err := h.Network().DialPeer(ctx, p.host.ID()) // it is connected, and not known
 	must(t, err)
 	r := p.request(root)
 	r.Ask, r.Expected = &p.ask, sum(walk)
