@@ -99,7 +99,12 @@ func (b *bench) torment(crashes int, while func() time.Duration, rnd *rand.Rand)
 // must have said so with the right exit code, and is started again.
 func (b *bench) finished(client *process) bool {
 	b.t.Helper()
-	<-client.done
+	select {
+	case <-client.done:
+	case <-time.After(longest):
+		client.kill()
+		b.fatal("the client does not end")
+	}
 	if client.err == nil {
 		return true
 	}

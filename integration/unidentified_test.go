@@ -43,16 +43,40 @@ func silence(t *testing.T, h host.Host) (release func(), gaveUp <-chan struct{})
 }
 
 // silentTo is silence, of which h comes to hear by says, which returns when it has.
-func silentTo(t *testing.T, from, h host.Host) (says func()) {
+// h is not connected yet: a host tells only those of whom it knows already.
+func silentTo(ctx context.Context, t *testing.T, from, h host.Host) (says func()) {
 	t.Helper()
 	release, _ := silence(t, from)
-	said, err := h.EventBus().Subscribe(new(event.EvtPeerProtocolsUpdated))
-	must(t, err)
-	t.Cleanup(func() { _ = said.Close() }) // nobody listens any more
+	known := listen(t, from, new(event.EvtPeerIdentificationCompleted))
+	said := listen(t, h, new(event.EvtPeerProtocolsUpdated))
 	return func() {
+		hear(ctx, known, func(e any) bool { return e.(event.EvtPeerIdentificationCompleted).Peer == h.ID() })
 		from.SetStreamHandler("/anything/else", func(s network.Stream) { _ = s.Reset() }) // so that it says what it speaks
-		<-said.Out()
+		hear(ctx, said, func(e any) bool { return e.(event.EvtPeerProtocolsUpdated).Peer == from.ID() })
 		release()
+	}
+}
+
+// listen are the events of one kind at h.
+func listen(t *testing.T, h host.Host, kind any) <-chan any {
+	t.Helper()
+	sub, err := h.EventBus().Subscribe(kind)
+	must(t, err)
+	t.Cleanup(func() { _ = sub.Close() }) // nobody listens any more
+	return sub.Out()
+}
+
+// hear waits for an event that is meant, or for the end of ctx, which ends the test too.
+func hear(ctx context.Context, events <-chan any, meant func(any) bool) {
+	for {
+		select {
+		case e := <-events:
+			if meant(e) {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -127,7 +151,8 @@ func TestUnidentifiedV0(t *testing.T) {
 		_ = s.Reset()
 	})
 	b := newBuyer(t, t.TempDir(), func(c *market.ClientConfig) { c.StallTimeout = time.Hour })
-	ctx, says := within(t, longest), silentTo(t, p.host, b.host)
+	ctx := within(t, longest)
+	says := silentTo(ctx, t, p.host, b.host)
 	go func() {
 		<-asked
 		says()
@@ -166,7 +191,7 @@ func TestUnidentifiedHeld(t *testing.T) {
 	b.begun(ctx, t, p.request(root), 1_500_000)
 	b.stop()
 	h := newHost(t, false)
-	says := sync.OnceFunc(silentTo(t, p.host, h))
+	says := sync.OnceFunc(silentTo(ctx, t, p.host, h))
 	b = newBuyerOn(t, dir, h, func(c *market.ClientConfig) { c.Host = &askedLast{Host: h, says: says} })
 	h.Peerstore().AddAddrs(p.host.ID(), p.host.Addrs(), peerstore.TempAddrTTL)
 	_, err := h.Network().DialPeer(ctx, p.host.ID()) // it is connected, and not known
