@@ -42,6 +42,9 @@ type ProviderConfig struct {
 	// Hold belongs to Meter. Without it, a client that owes is not sent again what
 	// was lost on the way, and has to make a new deal.
 	Hold Hold
+	// Proven, if set, hears of clients that paid for something or took what is free, so
+	// that requests of others may wait behind theirs. transport.Exchange.Prove is one.
+	Proven func(peer.ID)
 	// Pace, if set, is asked before blocks go on a stream, and returns when so many
 	// bytes may be sent to a peer. transport.Egress.Wait is one.
 	Pace func(ctx context.Context, to peer.ID, bytes int) error

@@ -125,6 +125,9 @@ func (d *providerDeal) leave() {
 	if cameToSomething(d.deal.Account) {
 		d.p.begun.giveBack(d.key.From)
 	}
+	if a := d.deal.Account; a.Terms.Free() && a.Ended && a.Moved >= turnBytes {
+		d.proven()
+	}
 	d.p.mu.Lock()
 	defer d.p.mu.Unlock()
 	delete(d.p.live, d.key)

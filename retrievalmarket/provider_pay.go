@@ -125,6 +125,14 @@ func (d *providerDeal) pays(total voucher.Amount) {
 	if earnsTurns(before, d.deal.Account) {
 		d.p.asks.giveBack(d.key.From)
 		d.p.idle.giveBack(d.key.From)
+		d.proven()
+	}
+}
+
+// proven tells that the deal's client is no stranger.
+func (d *providerDeal) proven() {
+	if d.p.cfg.Proven != nil {
+		d.p.cfg.Proven(d.key.From)
 	}
 }
 

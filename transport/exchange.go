@@ -125,6 +125,7 @@ type Exchange struct {
 	flow     *flow
 	pace     *pace
 	arrivals *arrivals
+	lobby    *lobby
 	counts   *counts
 	log      *slog.Logger
 
@@ -158,6 +159,7 @@ func WrapExchange(gs graphsync.GraphExchange, self peer.ID, cfg GuardConfig) *Ex
 		ctx:           ctx,
 		stop:          stop,
 	}
+	e.lobby = newLobby(e.table.liveOf)
 	e.flow = newFlow(cfg.Window, cfg.TotalWindow, cfg.MaxWaiting, e.recall)
 	// These come first, so that they see every request and block: graphsync stops
 	// at the first hook that pauses or refuses.
@@ -258,7 +260,7 @@ func (e *Exchange) admit(p peer.ID, req graphsync.RequestData, ha graphsync.Inco
 	if err == nil {
 		return
 	}
-	e.arrivals.decided(req.ID())
+	e.decided(req.ID())
 	why := reasonOf(err, ReasonMalformed)
 	e.counts.add(why)
 	e.log.Info("request refused", "peer", p, "request", req.ID(), "root", req.Root(), "error", err)
@@ -306,9 +308,20 @@ func (e *Exchange) written(_ peer.ID, req graphsync.RequestData, b graphsync.Blo
 	}
 }
 
+// decided notes that a request has begun, or never will.
+func (e *Exchange) decided(id graphsync.RequestID) {
+	e.arrivals.decided(id)
+	e.lobby.decided(id)
+}
+
+// Prove says of a peer that it is no stranger: that it has paid for something, or taken
+// it. While such peers are served, others may begin only some requests each second.
+// Whoever sells calls it; where nobody does, no request is held back.
+func (e *Exchange) Prove(p peer.ID) { e.lobby.prove(p) }
+
 // ended is called when graphsync has let go of a request.
 func (e *Exchange) ended(id graphsync.RequestID) {
-	e.arrivals.decided(id)
+	e.decided(id)
 	s := e.table.get(id)
 	if s == nil {
 		return

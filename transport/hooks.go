@@ -11,7 +11,7 @@ import (
 // RegisterIncomingRequestHook registers h for admitted requests.
 func (e *Exchange) RegisterIncomingRequestHook(h graphsync.OnIncomingRequestHook) graphsync.UnregisterHookFunc {
 	return e.GraphExchange.RegisterIncomingRequestHook(func(p peer.ID, req graphsync.RequestData, ha graphsync.IncomingRequestHookActions) {
-		defer e.arrivals.decided(req.ID())
+		defer e.decided(req.ID())
 		s := e.table.get(req.ID())
 		if s == nil {
 			ha.TerminateWithError(refuse(ReasonNotAdmitted, "request %s was not admitted", req.ID()))

@@ -31,7 +31,9 @@ func (n *GuardedNetwork) filter(p peer.ID, reqs []gsmsg.GraphSyncRequest) (cance
 			}
 			n.offence(p, err)
 		case req.Type() == graphsync.RequestTypeCancel:
-			cancels = append(cancels, req)
+			if !n.waited(p, req.ID()) {
+				cancels = append(cancels, req)
+			}
 		default:
 			rest = append(rest, req)
 		}
@@ -102,7 +104,7 @@ func (n *GuardedNetwork) room(p peer.ID) int {
 	if e == nil {
 		return n.cfg.MaxRequests
 	}
-	return e.cfg.MaxLivePerPeer - e.table.liveOf(p)
+	return e.cfg.MaxLivePerPeer - e.table.liveOf(p) - e.lobby.waits(p)
 }
 
 // check decides on one request of p and remembers its id.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -148,6 +149,7 @@ func (n *GuardedNetwork) Close() error {
 }
 
 func (n *GuardedNetwork) bind(e *Exchange) {
+	n.open(e)
 	n.mu.Lock()
 	n.exchange = e
 	n.mu.Unlock()
@@ -246,11 +248,7 @@ func (g *guardedReceiver) ReceiveMessage(ctx context.Context, p peer.ID, msg gsm
 	}
 	if e != nil {
 		n.settleRestarts(ctx, e, p, rest)
-		for _, req := range rest {
-			if req.Type() == graphsync.RequestTypeNew {
-				e.arrivals.come(req.ID())
-			}
-		}
+		rest = slices.DeleteFunc(rest, func(req gsmsg.GraphSyncRequest) bool { return waits(e, p, req) })
 	}
 	out := gsmsg.NewMessage(requestMap(rest), n.responses(p, resps), blockMap(msg.Blocks()))
 	if !out.Empty() {
@@ -341,5 +339,6 @@ func (n *GuardedNetwork) expire(e *Exchange, p peer.ID) {
 	}
 	delete(n.peers, p)
 	n.mu.Unlock()
+	e.lobby.forget(p)
 	e.spawn(func() { e.gone(p) })
 }

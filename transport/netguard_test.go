@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -20,6 +21,7 @@ import (
 type netStub struct {
 	gsnet.GraphSyncNetwork
 	delegate gsnet.Receiver
+	mu       sync.Mutex // held to add to got
 	got      []gsmsg.GraphSyncMessage
 	said     chan gsmsg.GraphSyncMessage // capacity enough; nil: what is sent is lost
 }
@@ -34,6 +36,8 @@ func (s *netStub) SendMessage(_ context.Context, _ peer.ID, m gsmsg.GraphSyncMes
 func (s *netStub) SetDelegate(r gsnet.Receiver) { s.delegate = r }
 
 func (s *netStub) ReceiveMessage(_ context.Context, _ peer.ID, m gsmsg.GraphSyncMessage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.got = append(s.got, m)
 }
 func (s *netStub) ReceiveError(peer.ID, error) {}

@@ -65,9 +65,12 @@ func TestRequestsEarned(t *testing.T) {
 		s := &netStub{}
 		n := WrapNetwork(s, NetworkGuard{Rate: 0.001, Burst: 40, ReadRate: 1e6, Logger: quiet()})
 		n.SetDelegate(s)
-		n.bind(&Exchange{pace: newPace(1 << 20), table: newTable(10), arrivals: newArrivals()})
+		n.bind(&Exchange{pace: newPace(1 << 20), table: newTable(10), arrivals: newArrivals(), lobby: newLobby(func(peer.ID) int { return 0 })})
 		n.exchange.cfg.MaxLivePerPeer = 1000
 		n.exchange.pace.send("p", uint64(c.sent))
+		for _, p := range []peer.ID{"p", "q"} {
+			n.exchange.lobby.guest(p).proven = true // so that none waits
+		}
 		for range 300 {
 			for _, p := range []peer.ID{"p", "q"} {
 				s.delegate.ReceiveMessage(t.Context(), p, requestsMessage(newRequest(root, wholeDAG())))

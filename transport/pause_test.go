@@ -213,7 +213,7 @@ func (f *fakeResponses) set(s graphsync.RequestState) {
 func pausing(t *testing.T) (*Exchange, *fakeResponses, *served) {
 	f := newFakeResponses()
 	ctx, stop := context.WithCancel(context.Background())
-	e := &Exchange{GraphExchange: f, cfg: GuardConfig{}.withDefaults(), table: newTable(10), arrivals: newArrivals(), flow: newFlow(1<<20, 1<<20, 100, func(*served) {}), counts: newCounts(), log: quiet(), ctx: ctx, stop: stop}
+	e := &Exchange{GraphExchange: f, cfg: GuardConfig{}.withDefaults(), table: newTable(10), arrivals: newArrivals(), lobby: newLobby(func(peer.ID) int { return 0 }), flow: newFlow(1<<20, 1<<20, 100, func(*served) {}), counts: newCounts(), log: quiet(), ctx: ctx, stop: stop}
 	t.Cleanup(func() { _ = e.Close() })
 	s, err := e.table.admit(Incoming{ID: graphsync.NewRequestID(), Channel: datatransfer.ChannelID{ID: 1, Initiator: "a", Responder: "b"}}, 1)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 	"github.com/urfave/cli/v3"
 
@@ -151,6 +152,13 @@ func (n *node) transfers() (market.Transfers, market.UseStore) {
 func (n *node) meter(chid datatransfer.ChannelID) (market.Progress, bool) {
 	p, ok := n.stack.Meter.Progress(chid)
 	return market.Progress(p), ok
+}
+
+// prove says of a client that it is no stranger.
+func (n *node) prove(p peer.ID) {
+	if n.stack != nil {
+		n.stack.Meter.Prove(p)
+	}
 }
 
 // hold stops a channel behind a link.

@@ -12,6 +12,7 @@ import (
 	gsimpl "github.com/ipfs/go-graphsync/impl"
 	cidlink "github.com/ipld/go-ipld-prime/linking/cid"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 	"github.com/tollgraph/tollgraph/transport"
@@ -26,6 +27,7 @@ type stack struct {
 	transfers datatransfer.Manager
 	meter     market.Meter // nil: there is none
 	hold      market.Hold
+	prove     func(peer.ID)
 }
 
 func makeBare(ctx context.Context, f *field) (rival, error) {
@@ -47,7 +49,7 @@ func (f *field) stack(ctx context.Context, h host.Host, dir string) (stack, erro
 		p, ok := n.Meter.Progress(chid)
 		return market.Progress(p), ok
 	}
-	return stack{n.Transfers(), meter, n.Meter.Hold}, nil
+	return stack{n.Transfers(), meter, n.Meter.Hold, n.Meter.Prove}, nil
 }
 
 // bareTransfers is what transport.New assembles, with everything that makes it
