@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"sync"
+
 	"github.com/ipfs/go-graphsync"
 	gsmsg "github.com/ipfs/go-graphsync/message"
 	"github.com/ipld/go-ipld-prime/datamodel"
@@ -9,12 +11,70 @@ import (
 
 // open lets what waits in the lobby of e into graphsync, in time.
 func (n *GuardedNetwork) open(e *Exchange) {
-	l := e.lobby
-	l.enter = func(p peer.ID, req gsmsg.GraphSyncRequest, awaited bool) { n.letIn(e, p, req, awaited) }
-	l.refuse = func(p peer.ID, id graphsync.RequestID) {
+	door := &door{n: n, e: e}
+	e.lobby.enter = door.enter
+	e.lobby.refuse = func(p peer.ID, id graphsync.RequestID) {
 		n.counts.add(ReasonBusy)
 		n.forget(p, id)
 		n.busy.say(p, id)
+	}
+}
+
+// door is where requests go from a lobby to graphsync, one after the other: a restart is
+// not to come before what it restarts.
+type door struct {
+	n *GuardedNetwork
+	e *Exchange
+
+	mu    sync.Mutex // guards the fields below
+	queue []entrant
+	busy  bool // a goroutine is at it
+}
+
+// entrant is a request that is let in, of peer.
+type entrant struct {
+	peer peer.ID
+	req  gsmsg.GraphSyncRequest
+}
+
+// enter has graphsync receive a request that has waited. It returns at once.
+func (d *door) enter(p peer.ID, req gsmsg.GraphSyncRequest, awaited bool) {
+	if awaited {
+		d.e.arrivals.come(req.ID())
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.queue = append(d.queue, entrant{p, req})
+	if !d.busy {
+		d.busy = true
+		d.e.spawn(d.letIn)
+	}
+}
+
+// letIn lets in all that are at the door.
+func (d *door) letIn() {
+	for {
+		d.mu.Lock()
+		all := d.queue
+		d.queue, d.busy = nil, len(all) > 0
+		d.mu.Unlock()
+		if len(all) == 0 {
+			return
+		}
+		for _, x := range all {
+			d.receive(x)
+			if d.e.lobby.entered(x.req.ID()) {
+				d.n.cancel(d.e.ctx, x.peer, x.req.ID())
+			}
+		}
+	}
+}
+
+// receive has graphsync receive one.
+func (d *door) receive(x entrant) {
+	defer d.e.recovered("message", nil)
+	if r, _ := d.n.delegate(); r != nil {
+		r.ReceiveMessage(d.e.ctx, x.peer, requestsMessage(x.req))
 	}
 }
 
@@ -28,21 +88,6 @@ func waits(e *Exchange, p peer.ID, req gsmsg.GraphSyncRequest) bool {
 		e.arrivals.come(req.ID())
 	}
 	return !now
-}
-
-// letIn has graphsync receive a request that has waited in the lobby of e.
-func (n *GuardedNetwork) letIn(e *Exchange, p peer.ID, req gsmsg.GraphSyncRequest, awaited bool) {
-	if awaited {
-		e.arrivals.come(req.ID())
-	}
-	e.spawn(func() {
-		if r, _ := n.delegate(); r != nil {
-			r.ReceiveMessage(e.ctx, p, requestsMessage(req))
-		}
-		if e.lobby.entered(req.ID()) {
-			n.cancel(e.ctx, p, req.ID())
-		}
-	})
 }
 
 // waited takes out a request of p that waits in the lobby, and reports whether there is
