@@ -36,7 +36,8 @@ type lobby struct {
 	// entered. It and refuse are called with mu held, and must not call back.
 	enter  func(p peer.ID, req gsmsg.GraphSyncRequest, awaited bool)
 	refuse func(peer.ID, graphsync.RequestID)
-	live   func(peer.ID) int // how many requests of a peer are served
+	floods func(peer.ID) bool // whether a peer asks faster than it may; likewise
+	live   func(peer.ID) int  // how many requests of a peer are served
 
 	mu     sync.Mutex // guards the fields below
 	guests map[peer.ID]*guest
@@ -118,6 +119,13 @@ func (l *lobby) sendAway() {
 	l.refuse(who, l.take(most, len(most.waits)-1).ID())
 }
 
+// refuseAll refuses what a peer has waiting. mu is held.
+func (l *lobby) refuseAll(p peer.ID, g *guest) {
+	for len(g.waits) > 0 {
+		l.refuse(p, l.take(g, len(g.waits)-1).ID())
+	}
+}
+
 // take takes out what waits of g at i. mu is held.
 func (l *lobby) take(g *guest, i int) gsmsg.GraphSyncRequest {
 	s := g.waits[i]
@@ -172,6 +180,10 @@ func (l *lobby) guarded() bool {
 func (l *lobby) advance() {
 	for l.room < lobbyRoom {
 		p, g := l.first()
+		if l.floods(p) {
+			l.refuseAll(p, g) // what is above its rate is not served: nor what is within
+			continue
+		}
 		if !l.mayBegin(g) {
 			l.wakeLater()
 			return

@@ -18,6 +18,15 @@ func (n *GuardedNetwork) open(e *Exchange) {
 		n.forget(p, id)
 		n.busy.say(p, id)
 	}
+	e.lobby.floods = n.floods
+}
+
+// floods reports whether p has asked faster than it may and not been quiet since.
+func (n *GuardedNetwork) floods(p peer.ID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.peers[p]
+	return r != nil && r.limit.Tokens() < 0
 }
 
 // door is where requests go from a lobby to graphsync, one after the other: a restart is

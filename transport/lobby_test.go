@@ -36,6 +36,7 @@ func newVisitors() *visitors {
 		return v.serves[p]
 	})
 	v.enter = func(p peer.ID, req gsmsg.GraphSyncRequest, awaited bool) { v.note(p, req.ID(), awaited) }
+	v.floods = func(p peer.ID) bool { return p == "flood" }
 	v.refuse = func(p peer.ID, _ graphsync.RequestID) { v.away = append(v.away, p) }
 	return v
 }
@@ -183,6 +184,17 @@ func TestLobbyFull(t *testing.T) {
 	v.forget("few")
 	if v.forget("large"); v.room != lobbyRoom {
 		t.Errorf("of an empty lobby %d bytes are taken", lobbyRoom-v.room)
+	}
+}
+
+// TestLobbyFlood: of who floods nothing waits to be served later.
+func TestLobbyFlood(t *testing.T) {
+	v, inside := newVisitors(), lobbyInside*runtime.GOMAXPROCS(0)
+	v.asks("a", inside)
+	v.asks("flood", 10)
+	v.decide()
+	if v.had("flood") != 0 || len(v.away) != 10 || v.room != lobbyRoom {
+		t.Errorf("%d came in of a flood, %d were refused", v.had("flood"), len(v.away))
 	}
 }
 

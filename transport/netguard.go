@@ -36,7 +36,7 @@ type NetworkGuard struct {
 
 	// ReadRate and ReadBurst bound how many requests of one peer are looked at, also
 	// of those that are over a limit. Beyond that its streams are not read: saying no
-	// costs time too. Default 500 per second, 2,000 at once.
+	// costs time too. Default 500 per second, as many at once.
 	ReadRate  rate.Limit
 	ReadBurst int
 
@@ -66,7 +66,7 @@ func (c NetworkGuard) withDefaults() NetworkGuard {
 	c.RestartRate = orDefault(c.RestartRate, 2)
 	c.RestartBurst = orDefault(c.RestartBurst, 64)
 	c.ReadRate = orDefault(c.ReadRate, 500)
-	c.ReadBurst = orDefault(c.ReadBurst, 2000)
+	c.ReadBurst = orDefault(c.ReadBurst, 500)
 	c.MaxKnown = orDefault(c.MaxKnown, 4096)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
