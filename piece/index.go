@@ -52,12 +52,30 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // two multihashes meet, which a shorter key or SHA-256 again would allow.
 type key [sha256.Size]byte
 
-// keyOf returns the key of a multihash.
-func keyOf(mh multihash.Multihash) key {
-	if len(mh) == 2+sha256.Size && mh[0] == multihash.SHA2_256 && mh[1] == sha256.Size {
-		return key(mh[2:])
+// keyOf returns the key of the multihash of c.
+func keyOf(c cid.Cid) (k key) {
+	mh := hashOf(c)
+	if len(mh) == 2+len(k) && mh[0] == multihash.SHA2_256 && mh[1] == sha256.Size {
+		copy(k[:], mh[2:])
+		return k
 	}
-	return sha512.Sum512_256(mh)
+	return sha512.Sum512_256([]byte(mh))
+}
+
+// hashOf returns the multihash of c as c.Hash does, but not a copy of it: memory
+// that every lookup asks for anew made its slowest hundredth.
+func hashOf(c cid.Cid) string {
+	mh := c.KeyString()
+	if mh == "" || c.Version() == 0 {
+		return mh
+	}
+	for range 2 { // version and codec, each a varint: the last byte of one is below 0x80
+		for mh[0] >= 0x80 {
+			mh = mh[1:]
+		}
+		mh = mh[1:]
+	}
+	return mh
 }
 
 // record says where one block lies.

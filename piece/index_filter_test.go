@@ -38,7 +38,7 @@ func TestFiltersRead(t *testing.T) {
 		refused := 0
 		for _, p := range s.pieces {
 			for _, b := range absent {
-				if p.idx.lacks(keyOf(b.cid.Hash())) {
+				if p.idx.lacks(keyOf(b.cid)) {
 					refused++
 				}
 			}

@@ -131,21 +131,37 @@ func TestChosenKeys(t *testing.T) {
 // SHA-256 digests are their own keys; other multihashes cannot meet them.
 func TestKeys(t *testing.T) {
 	b := makeBlock([]byte("data"), cid.Raw, multihash.SHA2_256)
-	if k := keyOf(b.cid.Hash()); !bytes.Equal(k[:], b.cid.Hash()[2:]) {
+	if k := keyOf(b.cid); !bytes.Equal(k[:], b.cid.Hash()[2:]) {
 		t.Error("not the digest")
 	}
 	seen := make(map[key]uint64)
 	for _, hash := range []uint64{multihash.SHA2_256, multihash.SHA2_512, multihash.BLAKE2B_MIN + 31, multihash.KECCAK_256, multihash.SHA3_256} {
-		k := keyOf(makeBlock([]byte("data"), cid.Raw, hash).cid.Hash())
+		k := keyOf(makeBlock([]byte("data"), cid.Raw, hash).cid)
 		if other, ok := seen[k]; ok {
 			t.Errorf("%x and %x meet", hash, other)
 		}
 		seen[k] = hash
 	}
 	// A block whose content is another block's multihash does not meet it.
-	blake := makeBlock([]byte("data"), cid.Raw, multihash.BLAKE2B_MIN+31).cid.Hash()
-	if keyOf(makeBlock(blake, cid.Raw, multihash.SHA2_256).cid.Hash()) == keyOf(blake) {
+	blake := makeBlock([]byte("data"), cid.Raw, multihash.BLAKE2B_MIN+31).cid
+	if keyOf(makeBlock(blake.Hash(), cid.Raw, multihash.SHA2_256).cid) == keyOf(blake) {
 		t.Error("can be made to meet")
+	}
+}
+
+// The multihash of a CID is what it says it is, whatever its version and codec.
+func TestHashOf(t *testing.T) {
+	sum := makeBlock([]byte("data"), cid.Raw, multihash.SHA2_256).cid.Hash()
+	cids := []cid.Cid{cid.Undef, cid.NewCidV0(sum)}
+	for _, codec := range []uint64{0, cid.Raw, cid.DagCBOR, 0x7f, 0x80, cid.FilCommitmentSealed, 1<<63 - 1} {
+		for _, hash := range []uint64{multihash.SHA2_256, multihash.SHA2_512, multihash.BLAKE2B_MIN + 31, multihash.IDENTITY} {
+			cids = append(cids, makeBlock([]byte("data"), codec, hash).cid)
+		}
+	}
+	for _, c := range cids {
+		if got := hashOf(c); got != string(c.Hash()) {
+			t.Errorf("of %s: %x, want %x", c, got, c.Hash())
+		}
 	}
 }
 
@@ -153,7 +169,7 @@ func TestFilter(t *testing.T) {
 	f := newFilter(10_000)
 	var keys []key
 	for i := range 20_000 {
-		keys = append(keys, keyOf(makeBlock(binary.AppendUvarint(nil, uint64(i)), cid.Raw, multihash.SHA2_256).cid.Hash()))
+		keys = append(keys, keyOf(makeBlock(binary.AppendUvarint(nil, uint64(i)), cid.Raw, multihash.SHA2_256).cid))
 	}
 	for _, k := range keys[:10_000] {
 		f.add(k)

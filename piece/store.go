@@ -258,7 +258,7 @@ func (p *piece) has(c cid.Cid) (bool, error) {
 	if c.Prefix().MhType == multihash.IDENTITY {
 		return true, nil
 	}
-	_, ok, err := p.idx.find(keyOf(c.Hash()))
+	_, ok, err := p.idx.find(keyOf(c))
 	return ok, err
 }
 

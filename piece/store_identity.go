@@ -24,7 +24,7 @@ const (
 func wants(c cid.Cid) ([]key, bool) {
 	data, ok := identity(c)
 	if !ok {
-		return []key{keyOf(c.Hash())}, true
+		return []key{keyOf(c)}, true
 	}
 	return identityWants(c, data, nil, maxIdentityDepth)
 }
@@ -44,7 +44,7 @@ func identityWants(c cid.Cid, data []byte, keys []key, depth int) ([]key, bool) 
 			}
 			continue
 		}
-		if keys = append(keys, keyOf(link.Hash())); len(keys) > maxIdentityLinks {
+		if keys = append(keys, keyOf(link)); len(keys) > maxIdentityLinks {
 			return nil, false
 		}
 	}

@@ -99,7 +99,7 @@ func newPiece(c candidate, path string, idx *index, file *os.File) *piece {
 		Blocks: m.blocks, PayloadSize: m.blockSize, Roots: m.roots,
 	}
 	for _, root := range m.roots {
-		p.roots[keyOf(root.Hash())] = true
+		p.roots[keyOf(root)] = true
 	}
 	return p
 }
@@ -179,7 +179,7 @@ func (b *indexBuilder) section(sec section) error {
 	if sec.cidLen > maxRecordCID {
 		return &SectionError{Offset: sec.at, Block: sec.cid.String(), Err: fmt.Errorf("CID of %d bytes, at most %d are allowed", sec.cidLen, maxRecordCID)}
 	}
-	return b.add(record{key: keyOf(sec.cid.Hash()), off: sec.off, cidLen: sec.cidLen, size: sec.size})
+	return b.add(record{key: keyOf(sec.cid), off: sec.off, cidLen: sec.cidLen, size: sec.size})
 }
 
 // readFull reads exactly len(b) bytes at off.
