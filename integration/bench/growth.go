@@ -22,6 +22,9 @@ const (
 	growthStart = time.Second // that a start may take
 	growthTimes = 3           // starts and sales in each round
 
+	growthPasses = 5  // over all providers, with lookups, in each round
+	growthHeap   = 10 // percent by which the heap may grow meanwhile before it is collected
+
 	// growthBurst is how many queries one peer asks of a provider that has just
 	// started: fewer than the 200 that it answers at once. Beyond those it answers 50
 	// each second, and what is measured is that. So others ask the rest.
@@ -53,6 +56,16 @@ type spread struct{ p50, p99 []float64 }
 
 func (s *spread) add(round []float64) {
 	s.p50, s.p99 = append(s.p50, median(round)), append(s.p99, percentile(round, 99))
+}
+
+// grown is how many times as long as first the slowest hundredth took, pass by pass:
+// what is measured one right after the other has the same machine.
+func (s *spread) grown(first *spread) float64 {
+	var ratios []float64
+	for i := range s.p99 {
+		ratios = append(ratios, s.p99[i]/first.p99[i])
+	}
+	return median(ratios)
 }
 
 // growth compares providers of different age.
@@ -90,6 +103,9 @@ func (b *bench) growth(ctx context.Context, s sizes, c benchCase) (err error) {
 			if err := v.round(ctx, b.program, s.growthAsks, n > 0); err != nil {
 				return fmt.Errorf("%s, round %d: %w", v.size, n, err)
 			}
+		}
+		if err := lookUpAll(all, s.growthAsks*10, n > 0); err != nil {
+			return err
 		}
 	}
 	fmt.Fprintln(b.out, c)
@@ -183,8 +199,14 @@ func (v *veteran) extra() map[string]float64 {
 
 // outgrown says how much worse v is than first, and what of it is too much.
 func (v *veteran) outgrown(first *veteran) (notes []string) {
+	passes := map[string]float64{
+		"lookup_p99_us": v.lookups.grown(&first.lookups), "read_p99_us": v.reads.grown(&first.reads), "memory_p99_us": v.touches.grown(&first.touches),
+	}
 	grown := func(k string) float64 {
-		ratio := v.figure.extra[k] / first.figure.extra[k]
+		ratio, ok := passes[k]
+		if !ok {
+			ratio = v.figure.extra[k] / first.figure.extra[k]
+		}
 		v.figure.extra[k+"_growth"] = round(ratio)
 		return ratio
 	}

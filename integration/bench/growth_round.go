@@ -5,14 +5,14 @@ import (
 	"fmt"
 	mrand "math/rand/v2"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
 )
 
 // round starts the program with nothing of its files in memory, some times over; with
-// all of the piece and its index there, it lets it sell and answer, and when it has
-// stopped, since a lookup takes less than what disturbs it, looks blocks up.
+// all of the piece and its index there, it lets it sell and answer.
 func (v *veteran) round(ctx context.Context, path string, asks int, counts bool) error {
 	var starts, speeds []float64
 	for range growthTimes {
@@ -39,20 +39,39 @@ func (v *veteran) round(ctx context.Context, path string, asks int, counts bool)
 	if err := v.stop(); err != nil {
 		return err
 	}
-	lookups, reads, err := v.lookUp(asks * 10)
-	if err != nil {
-		return err
-	}
-	touches := v.touch(asks * 10)
 	if !counts {
 		return nil
 	}
 	v.starts = append(v.starts, starts...)
 	v.figure.speed = append(v.figure.speed, speeds[1:]...) // the first connects
 	v.queries.add(queries)
-	v.lookups.add(lookups)
-	v.reads.add(reads)
-	v.touches.add(touches)
+	return nil
+}
+
+// lookUpAll looks up and reads n blocks of each provider, when none runs, since a lookup
+// takes less than what disturbs it; and one provider right after the other, some times
+// over, since the machine is half as fast again in one second as in another: pass by pass
+// it is as fast for all.
+func lookUpAll(all []*veteran, n int, counts bool) error {
+	// What touch needs is most of the heap: it would be collected once in half a GiB, and
+	// what a read asks for would always be memory that was not used for long. A provider
+	// has no such heap.
+	defer debug.SetGCPercent(debug.SetGCPercent(growthHeap))
+	for range growthPasses {
+		for _, v := range all {
+			lookups, reads, err := v.lookUp(n)
+			if err != nil {
+				return err
+			}
+			touches := v.touch(n)
+			if !counts {
+				continue
+			}
+			v.lookups.add(lookups)
+			v.reads.add(reads)
+			v.touches.add(touches)
+		}
+	}
 	return nil
 }
 
