@@ -114,12 +114,15 @@ func jain(v []float64) float64 {
 	return sum * sum / (float64(len(v)) * squares)
 }
 
-// ratio is how much faster a is than b: the medians compared.
+// ratio is how much faster a is than b: the median of what it was in each round.
+// What else the machine does is much the same for both in one round, and not from
+// round to round: medians that are compared are each of another moment.
 func ratio(a, b figure) float64 {
-	if m := median(b.speed); m > 0 {
-		return median(a.speed) / m
+	var rounds []float64
+	for i := range min(len(a.speed), len(b.speed)) {
+		rounds = append(rounds, a.speed[i]/b.speed[i])
 	}
-	return 0
+	return median(rounds)
 }
 
 func byLabel(figures []figure) map[string]figure {
