@@ -25,8 +25,8 @@ func fixed(at time.Time) func() time.Time { return func() time.Time { return at 
 // or instead of them.
 func dial(t testing.TB, path string, pragmas ...string) *sql.DB {
 	t.Helper()
-	dsn := "file:" + path + "?_pragma=journal_mode(WAL)"
-	for _, p := range append(pragmas, "busy_timeout(10000)", "synchronous(FULL)") {
+	dsn := "file:" + path + "?"
+	for _, p := range append(pragmas, "busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)") {
 		if name, _, _ := strings.Cut(p, "("); !strings.Contains(dsn, name) {
 			dsn += "&_pragma=" + p
 		}

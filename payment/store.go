@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	mrand "math/rand/v2"
+	"time"
 )
 
 // schemaVersion is what Migrate writes and the only one that this code reads.
@@ -99,6 +101,30 @@ func checkSchema(ctx context.Context, l *ledger) error {
 	})
 }
 
+// journalMode reads how a database keeps its changes. Of processes that make one at the
+// same time SQLite may tell some at once that it is busy, whatever their busy_timeout:
+// they try again.
+func journalMode(ctx context.Context, db *sql.DB) (mode string, err error) {
+	for start := time.Now(); ; {
+		err = db.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&mode)
+		var coded interface{ Code() int } // as the errors of drivers are
+		if !errors.As(err, &coded) || coded.Code()&0xff != sqliteBusy || time.Since(start) > journalPatience {
+			return mode, err
+		}
+		select {
+		case <-time.After(mrand.N(10 * time.Millisecond)):
+		case <-ctx.Done():
+			return "", err
+		}
+	}
+}
+
+// journalPatience is how long journalMode tries, and sqliteBusy SQLite's SQLITE_BUSY.
+const (
+	journalPatience = 10 * time.Second
+	sqliteBusy      = 5
+)
+
 func checkVersion(version int64) error {
 	if version != schemaVersion {
 		return fmt.Errorf("database has payment tables of version %d, this program knows version %d: use the program that wrote them: %w",
@@ -120,10 +146,11 @@ func (t *tx) version() (found bool, version int64) {
 // checkJournal refuses a journal mode in which a commit is not safe. A database
 // in memory has none to choose, and promises nothing.
 func checkJournal(ctx context.Context, db *sql.DB) error {
-	var mode, file string
-	if err := db.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&mode); err != nil {
+	mode, err := journalMode(ctx, db)
+	if err != nil {
 		return fmt.Errorf("read journal mode: %w", err)
 	}
+	var file string
 	if err := db.QueryRowContext(ctx, `SELECT file FROM pragma_database_list WHERE name = 'main'`).Scan(&file); err != nil {
 		return fmt.Errorf("read database list: %w", err)
 	}

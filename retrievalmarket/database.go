@@ -21,7 +21,7 @@ const maxConns = 8
 // time, in line. Close it after the market and the payment room that use it.
 func OpenDatabase(path string) (*sql.DB, error) {
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)",
+		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()), "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)",
 	}}
 	source := &url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
 	db := sql.OpenDB(&inLine{&sqlite.Driver{}, source.String(), make(chan struct{}, 1)})

@@ -3,7 +3,19 @@ package retrievalmarket
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
+	mrand "math/rand/v2"
 	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+)
+
+// busyTimeout is how long a connection waits for those of other processes, and
+// sqliteBusy what SQLite says when it does not: SQLITE_BUSY.
+const (
+	busyTimeout = 10 * time.Second
+	sqliteBusy  = 5
 )
 
 // inLine connects to a database whose write transactions wait for each other in
@@ -20,12 +32,25 @@ var _ driver.Connector = (*inLine)(nil)
 
 func (l *inLine) Driver() driver.Driver { return l.driver }
 
-func (l *inLine) Connect(context.Context) (driver.Conn, error) {
-	c, err := l.driver.Open(l.source)
-	if err != nil {
-		return nil, err
+// Connect opens a connection. Of processes that make a database at the same time one may
+// be told at once that it is busy: SQLite waits for nobody when it makes the log. It
+// tries again, for as long as it waits for anything else.
+func (l *inLine) Connect(ctx context.Context) (driver.Conn, error) {
+	for start := time.Now(); ; {
+		c, err := l.driver.Open(l.source)
+		if err == nil {
+			return &lineConn{c.(sqliteConn), l.turn}, nil
+		}
+		busy := (*sqlite.Error)(nil)
+		if !errors.As(err, &busy) || busy.Code()&0xff != sqliteBusy || time.Since(start) > busyTimeout {
+			return nil, err
+		}
+		select {
+		case <-time.After(mrand.N(10 * time.Millisecond)):
+		case <-ctx.Done():
+			return nil, err
+		}
 	}
-	return &lineConn{c.(sqliteConn), l.turn}, nil
 }
 
 // sqliteConn is what database/sql makes use of in a connection to SQLite.

@@ -5,9 +5,29 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 )
+
+// TestOpenTogether: processes that make a database at the same time all open it.
+func TestOpenTogether(t *testing.T) {
+	for range 50 {
+		path := filepath.Join(t.TempDir(), "db")
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				db, err := OpenDatabase(path)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_ = db.Close()
+			})
+		}
+		all.Wait()
+	}
+}
 
 // TestWritersInLine: write transactions of one process come through in the order
 // in which they came, beside those that only read, and nobody waits for one who
