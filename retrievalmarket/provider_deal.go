@@ -125,9 +125,7 @@ func (d *providerDeal) leave() {
 	if cameToSomething(d.deal.Account) {
 		d.p.begun.giveBack(d.key.From)
 	}
-	if a := d.deal.Account; a.Terms.Free() && a.Ended && a.Moved >= turnBytes {
-		d.proven()
-	}
+	d.prove()
 	d.p.mu.Lock()
 	defer d.p.mu.Unlock()
 	delete(d.p.live, d.key)
@@ -155,6 +153,7 @@ func (d *providerDeal) handle(ctx context.Context, note any) {
 		if d.telling != nil {
 			d.telling.stale = true
 		}
+		d.prove()
 		if n.old != n.chid {
 			d.closeChannel(ctx, n.old)
 		}

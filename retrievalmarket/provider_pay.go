@@ -125,15 +125,28 @@ func (d *providerDeal) pays(total voucher.Amount) {
 	if earnsTurns(before, d.deal.Account) {
 		d.p.asks.giveBack(d.key.From)
 		d.p.idle.giveBack(d.key.From)
-		d.proven()
+	}
+	if before.Paid.Less(total) {
+		d.prove()
 	}
 }
 
-// proven tells that the deal's client is no stranger.
-func (d *providerDeal) proven() {
-	if d.p.cfg.Proven != nil {
+// prove tells that the deal's client is no stranger, if the deal shows that. It is told
+// again of one that pays on or comes back: whoever heard of it may have been restarted,
+// and forgets a peer that was away.
+func (d *providerDeal) prove() {
+	if d.p.cfg.Proven != nil && proves(d.deal.Account) {
 		d.p.cfg.Proven(d.key.From)
 	}
+}
+
+// proves reports whether the client of a deal has paid for turnBytes, or taken them in a
+// deal that has ended where bytes cost nothing.
+func proves(a revalidator.Account) bool {
+	if a.Terms.Price == 0 {
+		return a.Ended && a.Moved >= turnBytes
+	}
+	return a.Terms.Covered(a.Paid) >= turnBytes
 }
 
 // earnsTurns reports whether it is between two states of its account that a deal has

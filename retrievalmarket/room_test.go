@@ -201,3 +201,41 @@ func TestTurnsEarned(t *testing.T) {
 		}
 	}
 }
+
+// TestProven: a client is no stranger when one of its deals is paid for turnBytes, each
+// time that it pays or comes back, or has had them where bytes cost nothing.
+func TestProven(t *testing.T) {
+	enough := voucher.Atto(3 * turnBytes)
+	for name, c := range map[string]struct {
+		change func(*providerDeal)
+		does   func(*providerDeal)
+		want   bool
+	}{
+		"pays too little":            {nil, func(d *providerDeal) { d.pays(voucher.Atto(3*turnBytes - 1)) }, false},
+		"pays enough":                {nil, func(d *providerDeal) { d.pays(enough) }, true},
+		"had paid, and pays":         {func(d *providerDeal) { d.deal.Account.Paid = enough }, func(d *providerDeal) { d.pays(voucher.Atto(9 * turnBytes)) }, true},
+		"had paid, and pays no more": {func(d *providerDeal) { d.deal.Account.Paid = enough }, func(d *providerDeal) { d.pays(enough) }, false},
+		"had paid, and comes back":   {func(d *providerDeal) { d.deal.Account.Paid = enough }, func(d *providerDeal) { d.handle(t.Context(), attachNote{}) }, true},
+		"comes back without":         {nil, func(d *providerDeal) { d.handle(t.Context(), attachNote{}) }, false},
+		"had little for nothing":     {func(d *providerDeal) { free(d, turnBytes-1, true) }, (*providerDeal).leave, false},
+		"had enough for nothing":     {func(d *providerDeal) { free(d, turnBytes, true) }, (*providerDeal).leave, true},
+		"went before the end":        {func(d *providerDeal) { free(d, turnBytes, false) }, (*providerDeal).leave, false},
+		"paid for unsealing only":    {func(d *providerDeal) { free(d, turnBytes, true); d.deal.Account.Terms.Unseal = voucher.Atto(1) }, (*providerDeal).leave, true},
+		"left what it had not paid":  {nil, (*providerDeal).leave, false},
+	} {
+		var proven []peer.ID
+		p, d := &Provider{cfg: ProviderConfig{Proven: func(p peer.ID) { proven = append(proven, p) }}}, stander(1, 0, 0)
+		p.asks, p.idle, p.begun, d.p, d.gone = newThrottle(50, 200), newThrottle(50, 200), newThrottle(2, 128), p, make(chan struct{})
+		if c.change != nil {
+			c.change(d)
+		}
+		if c.does(d); (len(proven) == 1 && proven[0] == "client") != c.want || len(proven) > 1 {
+			t.Errorf("%s: proven are %q", name, proven)
+		}
+	}
+}
+
+// free makes d one whose bytes cost nothing, and of which some have moved.
+func free(d *providerDeal, moved voucher.Bytes, ended bool) {
+	d.deal.Account.Terms, d.deal.Account.Moved, d.deal.Account.Ended = voucher.Terms{}, moved, ended
+}
