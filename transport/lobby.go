@@ -30,7 +30,7 @@ const (
 // peer nothing, and who comes under many names could take all the time there is. So the
 // first request of each stranger begins at once, a few at a time, and what else they ask
 // for a few each second while peers that are proven are served, those first who have had
-// least. Who is proven does not wait. Without any that is proven nobody is held up.
+// nothing and then in turns. Who is proven does not wait. Without any that is proven nobody is held up.
 type lobby struct {
 	// enter gives one that has waited to graphsync, on a goroutine of its own, and calls
 	// entered. It and refuse are called with mu held, and must not call back.
@@ -55,7 +55,7 @@ type guest struct {
 	begun  int      // requests as a stranger
 	waits  []seated // in the order in which they came
 	weighs int      // waits, in bytes
-	since  uint64   // when the first of waits came
+	since  uint64   // when the first of waits came, or the last of its requests had its turn
 }
 
 // seated is a request that waits, and what it takes of the room.
@@ -192,15 +192,25 @@ func (l *lobby) advance() {
 	}
 }
 
-// first is the stranger whose turn it is: of those that had least the one who has waited
-// longest. mu is held, and there is one that waits.
+// first is the stranger whose turn it is: one that has had nothing, else the one that has
+// waited longest since its last turn. How much each had does not count: who is here for
+// long would come behind all that come under new names. mu is held, and there is one that
+// waits.
 func (l *lobby) first() (who peer.ID, g *guest) {
 	for p, o := range l.guests {
-		if len(o.waits) > 0 && (g == nil || o.begun < g.begun || o.begun == g.begun && o.since < g.since) {
+		if len(o.waits) > 0 && (g == nil || o.before(g)) {
 			who, g = p, o
 		}
 	}
 	return who, g
+}
+
+// before reports whether it is g's turn rather than o's.
+func (g *guest) before(o *guest) bool {
+	if (g.begun == 0) != (o.begun == 0) {
+		return g.begun == 0
+	}
+	return g.since < o.since
 }
 
 // admit lets in the first that waits of a guest. mu is held.
