@@ -11,7 +11,7 @@ import (
 
 // open lets what waits in the lobby of e into graphsync, in time.
 func (n *GuardedNetwork) open(e *Exchange) {
-	door := &door{n: n, e: e}
+	door := &door{n: n, e: e, queues: make(map[peer.ID][]gsmsg.GraphSyncRequest)}
 	e.lobby.enter = door.enter
 	e.lobby.refuse = func(p peer.ID, id graphsync.RequestID) {
 		n.counts.add(ReasonBusy)
@@ -29,21 +29,14 @@ func (n *GuardedNetwork) floods(p peer.ID) bool {
 	return r != nil && r.limit.Tokens() < 0
 }
 
-// door is where requests go from a lobby to graphsync, one after the other: a restart is
-// not to come before what it restarts.
+// door is where requests go from a lobby to graphsync, those of a peer one after the
+// other: a restart is not to come before what it restarts.
 type door struct {
 	n *GuardedNetwork
 	e *Exchange
 
-	mu    sync.Mutex // guards the fields below
-	queue []entrant
-	busy  bool // a goroutine is at it
-}
-
-// entrant is a request that is let in, of peer.
-type entrant struct {
-	peer peer.ID
-	req  gsmsg.GraphSyncRequest
+	mu     sync.Mutex                           // guards the field below
+	queues map[peer.ID][]gsmsg.GraphSyncRequest // of each peer for which a goroutine is at it
 }
 
 // enter has graphsync receive a request that has waited. It returns at once.
@@ -53,38 +46,60 @@ func (d *door) enter(p peer.ID, req gsmsg.GraphSyncRequest, awaited bool) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.queue = append(d.queue, entrant{p, req})
-	if !d.busy {
-		d.busy = true
-		d.e.spawn(d.letIn)
+	queue, busy := d.queues[p]
+	d.queues[p] = append(queue, req)
+	if !busy {
+		d.e.spawn(func() { d.letIn(p) })
 	}
 }
 
-// letIn lets in all that are at the door.
-func (d *door) letIn() {
-	for {
-		d.mu.Lock()
-		all := d.queue
-		d.queue, d.busy = nil, len(all) > 0
-		d.mu.Unlock()
-		if len(all) == 0 {
-			return
-		}
-		for _, x := range all {
-			d.receive(x)
-			if d.e.lobby.entered(x.req.ID()) {
-				d.n.cancel(d.e.ctx, x.peer, x.req.ID())
+// take returns what of p is at the door, and forgets p if that is nothing.
+func (d *door) take(p peer.ID) []gsmsg.GraphSyncRequest {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := d.queues[p]
+	if len(all) == 0 {
+		delete(d.queues, p)
+		return nil
+	}
+	d.queues[p] = nil
+	return all
+}
+
+// letIn lets in all of p that are at the door.
+func (d *door) letIn(p peer.ID) {
+	for all := d.take(p); all != nil; all = d.take(p) {
+		for _, req := range all {
+			d.receive(p, req)
+			if d.e.lobby.entered(req.ID()) {
+				d.n.cancel(d.e.ctx, p, req.ID())
 			}
 		}
 	}
 }
 
 // receive has graphsync receive one.
-func (d *door) receive(x entrant) {
+func (d *door) receive(p peer.ID, req gsmsg.GraphSyncRequest) {
 	defer d.e.recovered("message", nil)
-	if r, _ := d.n.delegate(); r != nil {
-		r.ReceiveMessage(d.e.ctx, x.peer, requestsMessage(x.req))
+	r, _ := d.n.delegate()
+	if r == nil {
+		return
 	}
+	if d.n.restarts(p, req) {
+		d.settle(p, req)
+	}
+	r.ReceiveMessage(d.e.ctx, p, requestsMessage(req))
+}
+
+// settle ends what req restarts, which may have come to graphsync only while req waited.
+// That takes as long as its peer likes, so that req is not one that is decided on: others
+// come in meanwhile.
+func (d *door) settle(p peer.ID, req gsmsg.GraphSyncRequest) {
+	d.e.decided(req.ID())
+	if gs, ok := d.e.GraphExchange.(stater); ok {
+		gs.PeerState(p) // it answers when it has decided on what it was given before
+	}
+	d.n.settleRestarts(d.e.ctx, d.e, p, []gsmsg.GraphSyncRequest{req})
 }
 
 // waits reports whether a request waits in the lobby of e.
