@@ -140,13 +140,10 @@ func (d *providerDeal) prove() {
 	}
 }
 
-// proves reports whether the client of a deal has paid for turnBytes, or taken them in a
-// deal that has ended where bytes cost nothing.
+// proves reports whether the client of a deal has paid for turnBytes, or had all of the
+// deal, however small, and owes nothing: that costs it as much as it costs the provider.
 func proves(a revalidator.Account) bool {
-	if a.Terms.Price == 0 {
-		return a.Ended && a.Moved >= turnBytes
-	}
-	return a.Terms.Covered(a.Paid) >= turnBytes
+	return a.Ended && a.Moved > 0 && a.Due().IsZero() || a.Terms.Price != 0 && a.Terms.Covered(a.Paid) >= turnBytes
 }
 
 // earnsTurns reports whether it is between two states of its account that a deal has

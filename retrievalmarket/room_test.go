@@ -203,7 +203,7 @@ func TestTurnsEarned(t *testing.T) {
 }
 
 // TestProven: a client is no stranger when one of its deals is paid for turnBytes, each
-// time that it pays or comes back, or has had them where bytes cost nothing.
+// time that it pays or comes back, or has had one whole and owes nothing.
 func TestProven(t *testing.T) {
 	enough := voucher.Atto(3 * turnBytes)
 	for name, c := range map[string]struct {
@@ -217,11 +217,14 @@ func TestProven(t *testing.T) {
 		"had paid, and pays no more": {func(d *providerDeal) { d.deal.Account.Paid = enough }, func(d *providerDeal) { d.pays(enough) }, false},
 		"had paid, and comes back":   {func(d *providerDeal) { d.deal.Account.Paid = enough }, func(d *providerDeal) { d.handle(t.Context(), attachNote{}) }, true},
 		"comes back without":         {nil, func(d *providerDeal) { d.handle(t.Context(), attachNote{}) }, false},
-		"had little for nothing":     {func(d *providerDeal) { free(d, turnBytes-1, true) }, (*providerDeal).leave, false},
-		"had enough for nothing":     {func(d *providerDeal) { free(d, turnBytes, true) }, (*providerDeal).leave, true},
+		"had nothing for nothing":    {func(d *providerDeal) { free(d, 0, true) }, (*providerDeal).leave, false},
+		"had little for nothing":     {func(d *providerDeal) { free(d, 1, true) }, (*providerDeal).leave, true},
 		"went before the end":        {func(d *providerDeal) { free(d, turnBytes, false) }, (*providerDeal).leave, false},
-		"paid for unsealing only":    {func(d *providerDeal) { free(d, turnBytes, true); d.deal.Account.Terms.Unseal = voucher.Atto(1) }, (*providerDeal).leave, true},
-		"left what it had not paid":  {nil, (*providerDeal).leave, false},
+		"paid for unsealing only": {func(d *providerDeal) {
+			free(d, turnBytes, true)
+			d.deal.Account.Terms.Unseal, d.deal.Account.Paid = voucher.Atto(1), voucher.Atto(1)
+		}, (*providerDeal).leave, true},
+		"left what it had not paid": {nil, (*providerDeal).leave, false},
 	} {
 		var proven []peer.ID
 		p, d := &Provider{cfg: ProviderConfig{Proven: func(p peer.ID) { proven = append(proven, p) }}}, stander(1, 0, 0)

@@ -61,7 +61,8 @@ type guest struct {
 // seated is a request that waits, and what it takes of the room.
 type seated struct {
 	gsmsg.GraphSyncRequest
-	weighs int
+	weighs    int
+	cancelled bool
 }
 
 func newLobby(live func(peer.ID) int) *lobby {
@@ -90,6 +91,9 @@ func (l *lobby) come(p peer.ID, req gsmsg.GraphSyncRequest) (now, awaited bool) 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	g := l.guest(p)
+	if g.again(req) {
+		return false, false
+	}
 	if g.proven || l.room == lobbyRoom && l.mayBegin(g) {
 		l.begin(g, req)
 		return true, g.awaited()
@@ -98,7 +102,7 @@ func (l *lobby) come(p peer.ID, req gsmsg.GraphSyncRequest) (now, awaited bool) 
 		l.order++
 		g.since = l.order
 	}
-	s := seated{req, max(lobbySeat, weight(req))}
+	s := seated{req, max(lobbySeat, weight(req)), false}
 	g.waits, g.weighs = append(g.waits, s), g.weighs+s.weighs
 	for l.room -= s.weighs; l.room < 0; {
 		l.sendAway()
@@ -127,11 +131,11 @@ func (l *lobby) refuseAll(p peer.ID, g *guest) {
 }
 
 // take takes out what waits of g at i. mu is held.
-func (l *lobby) take(g *guest, i int) gsmsg.GraphSyncRequest {
+func (l *lobby) take(g *guest, i int) seated {
 	s := g.waits[i]
 	g.waits, g.weighs = slices.Delete(g.waits, i, i+1), g.weighs-s.weighs
 	l.room += s.weighs
-	return s.GraphSyncRequest
+	return s
 }
 
 // begin notes that a request of g is given to graphsync. mu is held.
@@ -215,12 +219,12 @@ func (g *guest) before(o *guest) bool {
 
 // admit lets in the first that waits of a guest. mu is held.
 func (l *lobby) admit(p peer.ID, g *guest) {
-	req := l.take(g, 0)
+	s := l.take(g, 0)
 	l.order++
 	g.since = l.order
-	l.begin(g, req)
-	l.coming[req.ID()] = false
-	l.enter(p, req, g.awaited())
+	l.begin(g, s.GraphSyncRequest)
+	l.coming[s.ID()] = s.cancelled
+	l.enter(p, s.GraphSyncRequest, g.awaited())
 }
 
 // entered notes that graphsync has a request that enter was called for, and reports
@@ -233,8 +237,9 @@ func (l *lobby) entered(id graphsync.RequestID) (cancelled bool) {
 	return cancelled
 }
 
-// cancel takes out a request of p that graphsync does not have yet, and reports whether
-// there is one.
+// cancel notes that p has cancelled a request that graphsync does not have yet, and
+// reports whether there is one. That comes in all the same, to be cancelled then: it may
+// be restarted, and data-transfer has to know its channel for that.
 func (l *lobby) cancel(p peer.ID, id graphsync.RequestID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -242,13 +247,23 @@ func (l *lobby) cancel(p peer.ID, id graphsync.RequestID) bool {
 		l.coming[id] = true
 		return true
 	}
-	g := l.guests[p]
-	if g == nil {
-		return false
+	if g := l.guests[p]; g != nil {
+		for i := range g.waits {
+			if g.waits[i].ID() == id {
+				g.waits[i].cancelled = true
+				return true
+			}
+		}
 	}
-	for i, req := range g.waits {
-		if req.ID() == id {
-			l.take(g, i)
+	return false
+}
+
+// again reports whether req is one that was cancelled and waits, and now is not: it was
+// paused and goes on. mu is held.
+func (g *guest) again(req gsmsg.GraphSyncRequest) bool {
+	for i := range g.waits {
+		if s := &g.waits[i]; s.cancelled && s.ID() == req.ID() {
+			s.GraphSyncRequest, s.cancelled = req, false
 			return true
 		}
 	}

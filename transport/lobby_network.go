@@ -114,15 +114,11 @@ func waits(e *Exchange, p peer.ID, req gsmsg.GraphSyncRequest) bool {
 	return !now
 }
 
-// waited takes out a request of p that waits in the lobby, and reports whether there is
-// one: graphsync has not heard of it.
+// waited notes that p has cancelled a request that waits in the lobby, and reports
+// whether there is one: graphsync has not heard of it.
 func (n *GuardedNetwork) waited(p peer.ID, id graphsync.RequestID) bool {
 	_, e := n.delegate()
-	if e == nil || !e.lobby.cancel(p, id) {
-		return false
-	}
-	n.forget(p, id)
-	return true
+	return e != nil && e.lobby.cancel(p, id)
 }
 
 // nodeWeighs is about what a node takes that holds nothing.

@@ -212,15 +212,27 @@ func TestLobbyLeave(t *testing.T) {
 		t.Error("what waits cannot be cancelled")
 	case v.cancel("a", ids[0]):
 		t.Error("graphsync is not told that what it has is cancelled")
-	case v.waits("a") != 2:
-		t.Errorf("%d wait, want 2", v.waits("a"))
+	case v.waits("a") != 3:
+		t.Errorf("%d wait, want 3: what is cancelled may be restarted", v.waits("a"))
 	}
+	again := gsmsg.NewRequest(ids[inside+1], cid.NewCidV1(cid.Raw, multihash.Multihash("\x00\x01x")), nil, 0)
+	if now, _ := v.come("a", again); now || v.waits("a") != 3 {
+		t.Errorf("%d wait, want 3, when what was paused goes on", v.waits("a"))
+	}
+	v.cancel("a", ids[inside+2])
 	v.decided(ids[0]) // so that the next one is coming
 	if !v.cancel("a", ids[inside]) || !v.entered(ids[inside]) || v.entered(ids[inside]) {
 		t.Error("what is coming was cancelled, and is not when it has come")
 	}
+	for i := 1; i <= 2; i++ {
+		v.decided(ids[i])
+		if cancelled := v.entered(ids[inside+i]); cancelled != (i == 2) {
+			t.Errorf("that %d is cancelled is said to be %v", inside+i, cancelled)
+		}
+	}
+	v.asks("a", 1)
 	v.forget("a")
-	if v.decide(); v.had("a") != inside+1 || v.room != lobbyRoom {
+	if v.decide(); v.had("a") != inside+3 || v.room != lobbyRoom {
 		t.Errorf("%d of who is gone came in, %d bytes wait", v.had("a"), lobbyRoom-v.room)
 	}
 	if v.prove("a"); len(v.guests) != 0 {
@@ -241,7 +253,7 @@ func TestLobbyLost(t *testing.T) {
 }
 
 // TestLobbyNetwork: what waits is not seen by graphsync, nor is its cancel; it counts for
-// what its peer may have, and is seen when the peer is proven.
+// what its peer may have, and is seen, and cancelled, when the peer is proven.
 func TestLobbyNetwork(t *testing.T) {
 	root := buildDAG(t, newMemStore(), 1, 1, 10, nil).root
 	s := &netStub{}
@@ -266,13 +278,13 @@ func TestLobbyNetwork(t *testing.T) {
 	}
 	before, waits := len(s.got), e.lobby.waits("p")
 	send(gsmsg.NewCancelRequest(reqs[before+1].ID()))
-	if len(s.got) != before || e.lobby.waits("p") != waits-1 {
+	if len(s.got) != before || e.lobby.waits("p") != waits {
 		t.Errorf("graphsync saw %d when one was cancelled that waits, of which %d are left", len(s.got)-before, e.lobby.waits("p"))
 	}
 	e.Prove("p")
 	e.work.Wait()
-	if len(s.got) != before+waits-1 {
-		t.Errorf("graphsync sees %d of %d when their peer is proven", len(s.got)-before, waits-1)
+	if len(s.got) != before+waits+1 {
+		t.Errorf("graphsync sees %d of %d and a cancel when their peer is proven", len(s.got)-before, waits)
 	}
 	if err := n.Close(); err != nil {
 		t.Error(err)
