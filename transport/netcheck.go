@@ -79,7 +79,11 @@ func (n *GuardedNetwork) slowDown(p peer.ID, requests int) bool {
 		n.mu.Unlock()
 		return false
 	}
-	wait := n.remoteOf(p).reads.ReserveN(time.Now(), min(requests, n.cfg.ReadBurst)).Delay()
+	r := n.remoteOf(p)
+	if r.limit.Tokens() < 0 { // of a flood less is looked at: nothing of it passes
+		requests *= refusedCost
+	}
+	wait := r.reads.ReserveN(time.Now(), min(requests, n.cfg.ReadBurst)).Delay()
 	n.mu.Unlock()
 	if wait < leastWait {
 		return true

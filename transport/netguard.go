@@ -36,7 +36,8 @@ type NetworkGuard struct {
 
 	// ReadRate and ReadBurst bound how many requests of one peer are looked at, also
 	// of those that are over a limit. Beyond that its streams are not read: saying no
-	// costs time too. Default 500 per second, as many at once.
+	// costs time too. Of a peer that asks faster than Rate a fourth of that is looked at.
+	// Default 500 per second, as many at once.
 	ReadRate  rate.Limit
 	ReadBurst int
 

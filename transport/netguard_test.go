@@ -186,6 +186,23 @@ func TestNetworkGuardPace(t *testing.T) {
 	})
 }
 
+// TestNetworkGuardFloodRead: of a peer that floods a fourth is looked at.
+func TestNetworkGuardFloodRead(t *testing.T) {
+	root := buildDAG(t, newMemStore(), 1, 1, 10, nil).root
+	synctest.Test(t, func(t *testing.T) {
+		n := WrapNetwork(&netStub{}, NetworkGuard{Rate: 1, Burst: 1, ReadRate: 100, ReadBurst: 50, Logger: quiet()})
+		n.SetDelegate(&netStub{})
+		start := time.Now()
+		for range 350 { // of which some 20 are looked at before it is seen that they are a flood
+			(*guardedReceiver)(n).ReceiveMessage(t.Context(), "p", requestsMessage(newRequest(root, wholeDAG())))
+		}
+		if took := time.Since(start); took < 11*time.Second || took > 14*time.Second {
+			t.Errorf("a flood of 350 took %v", took)
+		}
+		_ = n.Close()
+	})
+}
+
 // TestNetworkGuardFlood: what a peer asks above its rate is taken off what follows. One
 // that asks twice as fast is served at two thirds of the rate, one that floods not at
 // all, and when it was quiet for a second it is as before.
