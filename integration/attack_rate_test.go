@@ -293,11 +293,11 @@ func TestAttackCost(t *testing.T) {
 // attack, in alternation, by the medians. It needs a quiet machine, so it is opt-in:
 // set TOLLGRAPH_ATTACK_RATE to how many rounds to run, and choose an attack with -run.
 //
-// The attackers are a process of their own, connected and attacking before the
-// client's clock starts: what they ask for first is served by then, and how long that
-// took is told. Likewise nobody is served until what they left behind is done with. On a machine of their own they would take no processor
-// time of the provider's; here they do, so what they took is measured, and the
-// client's time counts without their share of the cores.
+// The attackers are a process of their own. The client begins a moment after they do, so
+// that what they ask for first counts; what the last ones left behind is done with before.
+// On a machine of their own they would take no processor time of the provider's; here
+// they do, so what they took is measured, and the client's time counts without their
+// share of the cores.
 func TestAttackRate(t *testing.T) {
 	if os.Getenv("TOLLGRAPH_ATTACK_RATE") == "" {
 		t.Skip("set TOLLGRAPH_ATTACK_RATE=5 to measure")
