@@ -30,7 +30,8 @@ const (
 // peer nothing, and who comes under many names could take all the time there is. So the
 // first request of each stranger begins at once, a few at a time, and what else they ask
 // for a few each second while peers that are proven are served, those first who have had
-// nothing and then in turns. Who is proven does not wait. Without any that is proven nobody is held up.
+// nothing and then in turns. Who is proven does not wait. Without any that is proven
+// nobody is held up.
 type lobby struct {
 	// enter gives one that has waited to graphsync, on a goroutine of its own, and calls
 	// entered. It and refuse are called with mu held, and must not call back.

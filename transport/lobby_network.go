@@ -26,8 +26,11 @@ func (n *GuardedNetwork) floods(p peer.ID) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.peers[p]
-	return r != nil && r.limit.Tokens() < 0
+	return r != nil && r.floods()
 }
+
+// floods is the same. It is called with the network's mu held.
+func (r *remote) floods() bool { return r.limit.Tokens() < 0 }
 
 // door is where requests go from a lobby to graphsync, those of a peer one after the
 // other: a restart is not to come before what it restarts.

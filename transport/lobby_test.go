@@ -199,8 +199,8 @@ func TestLobbyFlood(t *testing.T) {
 	}
 }
 
-// TestLobbyLeave: what is cancelled does not come in, or is cancelled when it has, and
-// nothing comes in of a peer that is gone.
+// TestLobbyLeave: what is cancelled comes in and is cancelled then, unless it goes on
+// before, and nothing comes in of a peer that is gone.
 func TestLobbyLeave(t *testing.T) {
 	v := newVisitors()
 	inside := lobbyInside * runtime.GOMAXPROCS(0)

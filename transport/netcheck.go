@@ -80,7 +80,7 @@ func (n *GuardedNetwork) slowDown(p peer.ID, requests int) bool {
 		return false
 	}
 	r := n.remoteOf(p)
-	if r.limit.Tokens() < 0 { // of a flood less is looked at: nothing of it passes
+	if r.floods() { // of a flood less is looked at: nothing of it passes
 		requests *= refusedCost
 	}
 	wait := r.reads.ReserveN(time.Now(), min(requests, n.cfg.ReadBurst)).Delay()
