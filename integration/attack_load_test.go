@@ -50,7 +50,9 @@ func flood(ctx context.Context, r *raider, s *shop, n int) {
 
 // TestAttackFlood: the plain stack keeps a record and a goroutine for everything
 // that anybody proposes, for good, and serves the honest behind all of it. A
-// seller has a limit for each peer and serves an honest client meanwhile.
+// seller has a limit for each peer and serves an honest client meanwhile. Here
+// no deal loses its place by standing still; what a peer may begin in such places is
+// for the market's TestTurnsEarned.
 func TestAttackFlood(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)
@@ -78,7 +80,9 @@ func TestAttackFlood(t *testing.T) {
 	})
 	t.Run("tollgraph", func(t *testing.T) {
 		const n = 10_000
-		sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL)
+		sel := newSeller(t, t.TempDir(), newHost(t, true), s.cars, shopAsk, voucher.OneFIL, func(c *market.ProviderConfig) {
+			c.UnpaidFor = longest // the flood takes 40 s, and at 30 new deals would begin to take the place of the first
+		})
 		r := newRaider(t, sel.host)
 		var flooding sync.WaitGroup
 		flooding.Go(func() { flood(ctx, r, s, n) })
