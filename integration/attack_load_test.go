@@ -51,8 +51,8 @@ func flood(ctx context.Context, r *raider, s *shop, n int) {
 // TestAttackFlood: the plain stack keeps a record and a goroutine for everything
 // that anybody proposes, for good, and serves the honest behind all of it. A
 // seller has a limit for each peer and serves an honest client meanwhile. Here
-// no deal loses its place by standing still; what a peer may begin in such places is
-// for the market's TestTurnsEarned.
+// no deal loses its place by standing still; what a peer may begin in such places
+// is for the market's TestBegun.
 func TestAttackFlood(t *testing.T) {
 	t.Parallel()
 	s := newShop(t)

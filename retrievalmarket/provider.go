@@ -170,7 +170,7 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 		live:   make(map[ProviderDealID]*providerDeal),
 		byChan: make(map[datatransfer.ChannelID]*providerDeal),
 	}
-	p.asks, p.idle, p.begun = newThrottle(50, 200), newThrottle(50, 200), newThrottle(2, 128)
+	p.asks, p.idle, p.begun = newThrottle(50, 200), newThrottle(50, 200), newThrottle(beginRate, beginBurst)
 	p.away = func(client peer.ID) bool { return cfg.Host.Network().Connectedness(client) != network.Connected }
 	p.quotes = newQuoter(cfg.Pieces, cfg.MaxQuoteLinks)
 	p.streams = newProviderStreams(p)

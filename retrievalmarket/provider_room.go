@@ -36,6 +36,10 @@ const (
 	// has its place, to keep that while it stands still: an interval of 1 MiB is a
 	// minute.
 	placeRate = 16 << 10
+	// beginRate and beginBurst bound how many deals that come to nothing a client may
+	// begin, in a second and at once: each lends it an interval.
+	beginRate  = 2
+	beginBurst = 128
 )
 
 // room reports whether one more deal of a client may be live, and makes room for

@@ -1,7 +1,9 @@
 package retrievalmarket
 
 import (
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -104,6 +106,32 @@ func TestMakeRoomUnheard(t *testing.T) {
 	if d.makeRoom(); len(d.inbox.wake) != 1 || d.deal.Phase != Failed {
 		t.Error("there is room, and the deal keeps its place")
 	}
+}
+
+// TestBegun: a client begins as many deals as have come to something, and besides only
+// so many at once and so many a second, whether or not those have ended meanwhile. One
+// that finds no place takes no turn, and the turns of one client are not another's.
+func TestBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &Provider{cfg: ProviderConfig{Host: near{}, MaxDeals: 1, MaxDealsPerPeer: 1}, begun: newThrottle(beginRate, beginBurst)}
+		begins := func(client peer.ID, want int) {
+			t.Helper()
+			for n := range want + 1 {
+				if err := p.room(client); (n == want) != errors.Is(err, voucher.RefusedBusy) { // the last one is gone by now
+					t.Fatalf("%s has begun %d deals of %d: %v", client, n, want, err)
+				}
+			}
+		}
+		begins("crook", beginBurst)
+		time.Sleep(10 * time.Second)
+		begins("crook", 10*beginRate)
+		begins("another", beginBurst)
+		p.begun.giveBack("crook") // one has come to something
+		p.cfg.MaxDealsPerPeer = 0
+		begins("crook", 0)
+		p.cfg.MaxDealsPerPeer = 1
+		begins("crook", 1)
+	})
 }
 
 // TestCameToNothing: which deals count against what their client may begin, when they
@@ -228,7 +256,7 @@ func TestProven(t *testing.T) {
 	} {
 		var proven []peer.ID
 		p, d := &Provider{cfg: ProviderConfig{Proven: func(p peer.ID) { proven = append(proven, p) }}}, stander(1, 0, 0)
-		p.asks, p.idle, p.begun, d.p, d.gone = newThrottle(50, 200), newThrottle(50, 200), newThrottle(2, 128), p, make(chan struct{})
+		p.asks, p.idle, p.begun, d.p, d.gone = newThrottle(50, 200), newThrottle(50, 200), newThrottle(beginRate, beginBurst), p, make(chan struct{})
 		if c.change != nil {
 			c.change(d)
 		}
