@@ -66,7 +66,7 @@ func NewHost(cfg HostConfig) (host.Host, error) {
 		listen,
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(quic.NewTransport),
-		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.Security(libp2ptls.ID, newGatherTLS),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, turnMuxer{yamux.DefaultTransport}),
 		libp2p.ConnectionManager(conns),

@@ -1,0 +1,112 @@
+package transport
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+)
+
+// gatherTLS is libp2p's TLS on sockets that are given all records of one write in one
+// call. TLS itself gives them each record of 16 KiB, and at first of 1 KiB, as soon as
+// it has it: a client that reads as fast as it is sent to is woken for each of them,
+// and with many such clients the processors change from one to the other all the time.
+type gatherTLS struct{ *libp2ptls.Transport }
+
+func newGatherTLS(id protocol.ID, key crypto.PrivKey, muxers []upgrader.StreamMuxer) (sec.SecureTransport, error) {
+	t, err := libp2ptls.New(id, key, muxers)
+	return gatherTLS{t}, err
+}
+
+// SecureInbound implements sec.SecureTransport.
+func (t gatherTLS) SecureInbound(ctx context.Context, insecure net.Conn, p peer.ID) (sec.SecureConn, error) {
+	return t.Transport.SecureInbound(ctx, &gatherConn{Conn: insecure}, p)
+}
+
+// SecureOutbound implements sec.SecureTransport.
+func (t gatherTLS) SecureOutbound(ctx context.Context, insecure net.Conn, p peer.ID) (sec.SecureConn, error) {
+	return t.Transport.SecureOutbound(ctx, &gatherConn{Conn: insecure}, p)
+}
+
+// gathered are buffers that connections have only while they write.
+var gathered = sync.Pool{New: func() any { return new([]byte) }}
+
+// gatherConn is a socket below TLS.
+type gatherConn struct {
+	net.Conn
+	sending atomic.Bool // what was gathered
+
+	mu   sync.Mutex // of two writes at once TLS has not begun the second
+	held *[]byte    // what is gathered; nil outside of a write; guarded by mu
+	err  error      // why something that TLS takes for sent was not; guarded by mu
+}
+
+// gatherBelow returns the socket below c if it is one that gathers, else nil.
+func gatherBelow(c net.Conn) *gatherConn {
+	if over, ok := c.(interface{ NetConn() net.Conn }); ok {
+		below, _ := over.NetConn().(*gatherConn)
+		return below
+	}
+	return nil
+}
+
+// Write sends b, or keeps it until the write is over of which it is a part.
+func (c *gatherConn) Write(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return 0, c.err
+	case c.held != nil:
+		*c.held = append(*c.held, b...)
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+// whole writes b to over, which is TLS on top of c, and sends all that comes of it in
+// one call. One goroutine calls it at a time.
+func (c *gatherConn) whole(over net.Conn, b []byte) (int, error) {
+	c.mu.Lock()
+	c.held = gathered.Get().(*[]byte)
+	c.mu.Unlock()
+	n, err := over.Write(b)
+	if sendErr := c.send(); err == nil && sendErr != nil {
+		return 0, sendErr
+	}
+	return n, err
+}
+
+// send sends what was gathered.
+func (c *gatherConn) send() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	held := c.held
+	c.held = nil
+	if c.err == nil && len(*held) != 0 {
+		c.sending.Store(true)
+		if _, err := c.Conn.Write(*held); err != nil {
+			c.err = fmt.Errorf("send what TLS has written: %w", err)
+		}
+		c.sending.Store(false)
+	}
+	*held = (*held)[:0]
+	gathered.Put(held)
+	return c.err
+}
+
+// cut closes the socket if something is being sent: what is on top of it would wait
+// for that before it closes.
+func (c *gatherConn) cut() {
+	if c.sending.Load() {
+		_ = c.Conn.Close() // closed again from above
+	}
+}
