@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -42,7 +41,7 @@ var gathered = sync.Pool{New: func() any { return new([]byte) }}
 // gatherConn is a socket below TLS.
 type gatherConn struct {
 	net.Conn
-	sending atomic.Bool // what was gathered
+	writing, closing atomic.Bool // each is set before the other is looked at, so that one of the two is seen
 
 	mu   sync.Mutex // of two writes at once TLS has not begun the second
 	held *[]byte    // what is gathered; nil outside of a write; guarded by mu
@@ -73,8 +72,14 @@ func (c *gatherConn) Write(b []byte) (int, error) {
 }
 
 // whole writes b to over, which is TLS on top of c, and sends all that comes of it in
-// one call. One goroutine calls it at a time.
+// one call. One goroutine calls it at a time. An error is the socket's own: a muxer asks
+// it whether it is a timeout.
 func (c *gatherConn) whole(over net.Conn, b []byte) (int, error) {
+	c.writing.Store(true)
+	defer c.writing.Store(false)
+	if c.closing.Load() {
+		return 0, net.ErrClosed
+	}
 	c.mu.Lock()
 	c.held = gathered.Get().(*[]byte)
 	c.mu.Unlock()
@@ -92,21 +97,21 @@ func (c *gatherConn) send() error {
 	held := c.held
 	c.held = nil
 	if c.err == nil && len(*held) != 0 {
-		c.sending.Store(true)
 		if _, err := c.Conn.Write(*held); err != nil {
-			c.err = fmt.Errorf("send what TLS has written: %w", err)
+			c.err = err
 		}
-		c.sending.Store(false)
 	}
 	*held = (*held)[:0]
 	gathered.Put(held)
 	return c.err
 }
 
-// cut closes the socket if something is being sent: what is on top of it would wait
-// for that before it closes.
+// cut is told that the connection is about to be closed. If it is being written to the
+// socket is closed at once, as TLS does of itself in a write of its own: to say so to
+// the other end first would take as long as what is being sent.
 func (c *gatherConn) cut() {
-	if c.sending.Load() {
+	c.closing.Store(true)
+	if c.writing.Load() {
 		_ = c.Conn.Close() // closed again from above
 	}
 }
