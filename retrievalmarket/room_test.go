@@ -123,7 +123,7 @@ func TestBegun(t *testing.T) {
 			}
 		}
 		begins("crook", beginBurst)
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // of the bubble's clock
 		begins("crook", 10*beginRate)
 		begins("another", beginBurst)
 		p.begun.giveBack("crook") // one has come to something

@@ -32,12 +32,12 @@ type busyWords struct {
 
 	mu      sync.Mutex // guards the fields below
 	closed  bool
-	waiting map[peer.ID][]graphsync.RequestID // of each peer that is being told
+	waiting peerQueues[graphsync.RequestID] // of each peer that is being told
 }
 
 func newBusyWords(send func(context.Context, peer.ID, gsmsg.GraphSyncMessage) error) *busyWords {
 	ctx, stop := context.WithCancel(context.Background())
-	return &busyWords{send: send, ctx: ctx, stop: stop, waiting: make(map[peer.ID][]graphsync.RequestID)}
+	return &busyWords{send: send, ctx: ctx, stop: stop, waiting: make(peerQueues[graphsync.RequestID])}
 }
 
 // say tells p that its request was not taken. It returns at once.
@@ -48,8 +48,7 @@ func (b *busyWords) say(p peer.ID, id graphsync.RequestID) {
 	if b.closed || len(ids) >= busyAtOnce || !telling && len(b.waiting) >= busyPeers {
 		return
 	}
-	b.waiting[p] = append(ids, id)
-	if !telling {
+	if b.waiting.add(p, id) {
 		b.work.Go(func() { b.tell(p) })
 	}
 }
@@ -58,13 +57,7 @@ func (b *busyWords) say(p peer.ID, id graphsync.RequestID) {
 func (b *busyWords) take(p peer.ID) []graphsync.RequestID {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	ids := b.waiting[p]
-	if len(ids) == 0 {
-		delete(b.waiting, p)
-		return nil
-	}
-	b.waiting[p] = nil
-	return ids
+	return b.waiting.take(p)
 }
 
 // tell sends words to p until there is nothing more to say to it.

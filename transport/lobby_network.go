@@ -11,7 +11,7 @@ import (
 
 // open lets what waits in the lobby of e into graphsync, in time.
 func (n *GuardedNetwork) open(e *Exchange) {
-	door := &door{n: n, e: e, queues: make(map[peer.ID][]gsmsg.GraphSyncRequest)}
+	door := &door{n: n, e: e, queues: make(peerQueues[gsmsg.GraphSyncRequest])}
 	e.lobby.enter = door.enter
 	e.lobby.refuse = func(p peer.ID, id graphsync.RequestID) {
 		n.counts.add(ReasonBusy)
@@ -38,8 +38,8 @@ type door struct {
 	n *GuardedNetwork
 	e *Exchange
 
-	mu     sync.Mutex                           // guards the field below
-	queues map[peer.ID][]gsmsg.GraphSyncRequest // of each peer for which a goroutine is at it
+	mu     sync.Mutex                         // guards the field below
+	queues peerQueues[gsmsg.GraphSyncRequest] // of each peer for which a goroutine is at it
 }
 
 // enter has graphsync receive a request that has waited. It returns at once.
@@ -49,9 +49,7 @@ func (d *door) enter(p peer.ID, req gsmsg.GraphSyncRequest, awaited bool) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	queue, busy := d.queues[p]
-	d.queues[p] = append(queue, req)
-	if !busy {
+	if d.queues.add(p, req) {
 		d.e.spawn(func() { d.letIn(p) })
 	}
 }
@@ -60,13 +58,7 @@ func (d *door) enter(p peer.ID, req gsmsg.GraphSyncRequest, awaited bool) {
 func (d *door) take(p peer.ID) []gsmsg.GraphSyncRequest {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	all := d.queues[p]
-	if len(all) == 0 {
-		delete(d.queues, p)
-		return nil
-	}
-	d.queues[p] = nil
-	return all
+	return d.queues.take(p)
 }
 
 // letIn lets in all of p that are at the door.

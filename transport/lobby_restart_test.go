@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-graphsync"
 )
 
@@ -13,12 +12,8 @@ import (
 // as where none of them waits: the old one is ended before.
 func TestLobbyRestart(t *testing.T) {
 	ctx := within(t, 30*time.Second)
-	n, store := guardedProvider(t, &validator{pull: func(datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
-		return datatransfer.ValidationResult{Accepted: true, DataLimit: 25_000}, nil
-	}})
-	d := buildDAG(t, store, 30, 10, 10_000, nil)
+	n, d, a := limitedProvider(t)
 	all := wholeDAG()
-	a := newAttacker(t, n.cfg.Host)
 	l := n.Meter.lobby
 	l.mu.Lock()
 	var full []graphsync.RequestID
@@ -30,7 +25,7 @@ func TestLobbyRestart(t *testing.T) {
 	a.send(t, ctx, newRequest(d.root, all, pull(t, 1, false, d.root, all), dedup(n, a, 1)))
 	again := newRequest(d.root, all, pull(t, 1, true, d.root, all), dedup(n, a, 1), skipFirst(0))
 	a.send(t, ctx, again)
-	for l.waits(a.host.ID()) != 2 {
+	for l.waits(a.host.ID()) != 2 { // the lobby tells nobody when one comes to wait
 		if <-time.After(time.Millisecond); ctx.Err() != nil {
 			t.Fatal("they do not wait")
 		}

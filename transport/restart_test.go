@@ -21,18 +21,24 @@ func dedup(n *Node, a *attacker, id datatransfer.TransferID) graphsync.Extension
 	return graphsync.ExtensionData{Name: graphsync.ExtensionDeDupByKey, Data: basicnode.NewString(storePrefix + chid.String())}
 }
 
+// limitedProvider stops after 25,000 of the 100,000 bytes of leaves that a DAG has. An
+// attacker knows it.
+func limitedProvider(t *testing.T) (*Node, dag, *attacker) {
+	t.Helper()
+	n, store := guardedProvider(t, &validator{pull: func(datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
+		return datatransfer.ValidationResult{Accepted: true, DataLimit: 25_000}, nil
+	}})
+	return n, buildDAG(t, store, 30, 10, 10_000, nil), newAttacker(t, n.cfg.Host)
+}
+
 // TestRestartWhilePaused restarts a channel whose old request is paused at the
 // provider and was never cancelled, as after the client was killed. The old one
 // has queued blocks that the client lost: unless it is ended first, graphsync
 // takes them for sent and leaves them out.
 func TestRestartWhilePaused(t *testing.T) {
 	ctx := within(t, 30*time.Second)
-	n, store := guardedProvider(t, &validator{pull: func(datatransfer.ChannelID) (datatransfer.ValidationResult, error) {
-		return datatransfer.ValidationResult{Accepted: true, DataLimit: 25_000}, nil
-	}})
-	d := buildDAG(t, store, 30, 10, 10_000, nil)
+	n, d, a := limitedProvider(t)
 	all := wholeDAG()
-	a := newAttacker(t, n.cfg.Host)
 	w := watch(t, n.Transfers())
 	old := newRequest(d.root, all, pull(t, 1, false, d.root, all), dedup(n, a, 1))
 	a.send(t, ctx, old)
