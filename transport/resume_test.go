@@ -5,6 +5,7 @@ import (
 	"time"
 
 	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 )
 
 // TestNodeRestart stops a client in the middle of a paused transfer and takes it
@@ -95,6 +96,11 @@ func TestProviderRestart(t *testing.T) {
 
 	provider = newTestNode(t, ph, func(c *Config) { c.StateDir = dir })
 	serveFrom(t, provider.Transfers(), v, source)
+	// What the client writes to a stream whose reset is still on the way is lost, and
+	// nobody here would ask again. The answer to a ping comes behind the reset.
+	if r := <-ping.Ping(ctx, ch, ph.ID()); r.Error != nil {
+		t.Fatal(r.Error)
+	}
 	if err := client.Transfers().RestartDataTransferChannel(ctx, chid); err != nil {
 		t.Fatal(err)
 	}
