@@ -120,6 +120,8 @@ func (t *fakeTransport) SetEventHandler(h datatransfer.EventsHandler) error { t.
 
 func (t *fakeTransport) CleanupChannel(datatransfer.ChannelID) {}
 
+func (t *fakeTransport) PauseChannel(context.Context, datatransfer.ChannelID) error { return nil }
+
 // restartRequest is a request that says no more than that it restarts.
 type restartRequest struct{ datatransfer.Request }
 
@@ -261,7 +263,7 @@ func TestQuietFirstBlock(t *testing.T) {
 
 // TestQuietEnough: so many bytes of each kind are gathered, and then told.
 func TestQuietEnough(t *testing.T) {
-	const want = 16 << 20
+	const want = 64 << 20
 	for _, kind := range []tallyKind{tallyReceived, tallyQueued, tallySent} {
 		c := &stockChannel{status: datatransfer.Ongoing}
 		s := newQuietStack(t, QuietConfig{Delay: never, Idle: never}, c)

@@ -75,7 +75,7 @@ func TestProviderRestart(t *testing.T) {
 		return datatransfer.ValidationResult{Accepted: true}, nil
 	}}
 	ph, ch := nodeHost(t), nodeHost(t)
-	client, source, sink := newTestNode(t, ch, nil), newMemStore(), newMemStore()
+	client, source, sink := newTestNode(t, ch, func(c *Config) { c.Quiet.Bytes = 1 << 20 }), newMemStore(), newMemStore()
 	provider := newTestNode(t, ph, func(c *Config) { c.StateDir = dir; c.Guard.Window = 1 << 20 })
 	serveFrom(t, provider.Transfers(), v, source)
 	d := buildDAG(t, source, 41, 400, 100_000, nil)
