@@ -137,12 +137,14 @@ func (p pace) window(risk Bytes) Bytes {
 	if p.trip == 0 {
 		return far
 	}
-	under := Bytes(min(2*float64(p.rate)*p.trip.Seconds(), 1<<62))
-	return max(risk/2, min(far, runsAhead.Add(under)))
+	return max(risk/2, min(far, runsAhead.Add(p.under()).Add(p.under())))
 }
+
+// under is how much arrives while a payment is on its way there and back.
+func (p pace) under() Bytes { return Bytes(min(float64(p.rate)*p.trip.Seconds(), 1<<61)) }
 
 // newPurse is how far the deal goes with its money.
 func (d *clientDeal) newPurse() revalidator.Purse {
 	risk := Bytes(d.rec.AtRisk)
-	return revalidator.Purse{Budget: d.rec.money(), AtRisk: risk, Window: d.pace.window(risk), Expected: Bytes(d.rec.Expected)}
+	return revalidator.Purse{Budget: d.rec.money(), AtRisk: risk, Window: d.pace.window(risk), Trip: d.pace.under(), Expected: Bytes(d.rec.Expected)}
 }

@@ -15,7 +15,7 @@ func TestWindow(t *testing.T) {
 	}{
 		{32 << 20, 0, 0, 28 << 20}, // nothing is known yet
 		{32 << 20, 0, time.Minute, 16 << 20},
-		{32 << 20, 256 << 20, 4 * time.Millisecond, 16<<20 + 2<<20 + 50331}, // 2.048 MiB under way
+		{32 << 20, 256 << 20, 4 * time.Millisecond, 16<<20 + 2<<20 + 50330}, // 2.048 MiB under way
 		{32 << 20, 40 << 20, 100 * time.Millisecond, 24 << 20},
 		{32 << 20, 300 << 20, 100 * time.Millisecond, 28 << 20},
 		{32 << 20, ^Bytes(0), time.Hour, 28 << 20},

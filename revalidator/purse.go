@@ -13,6 +13,8 @@ type Purse struct {
 	// the provider stops: rate × round-trip time, and what is queued on the
 	// way. More than AtRisk is never used.
 	Window voucher.Bytes
+	// Trip is how many bytes arrive while a payment is on its way there and back.
+	Trip voucher.Bytes
 	// Expected is the total that the provider quoted for the selection. The
 	// client never pays ahead of it; 0 means unknown and pays nothing ahead,
 	// since the end may be the next block.
@@ -58,13 +60,14 @@ func (p Purse) Next(a Account) (voucher.Amount, bool) {
 
 // Look returns how many bytes must have moved for a client with account a to look
 // again whether to sign: it is where less than the window is left before the limit, and
-// less than half of what it may pay ahead, or it would sign for each interval; at the
-// limit if it pays nothing ahead. It may look, and sign, earlier.
+// less than half of what it may pay ahead, or it would sign for each interval, or less
+// than arrives in two trips of a payment, if that is more; at the limit if it pays
+// nothing ahead. It may look, and sign, earlier.
 func (p Purse) Look(a Account) voucher.Bytes {
 	if a.Ended || a.Terms.Price == 0 {
 		return voucher.MaxBytes
 	}
-	left := min(p.Window, p.AtRisk/2)
+	left := min(p.Window, p.AtRisk, max(p.AtRisk/2, p.Trip.Add(p.Trip)))
 	if left > 0 {
 		left--
 	}

@@ -85,6 +85,7 @@ func drawPurse(t *rapid.T, a Account) Purse {
 		Budget:   voucher.MaxAmount,
 		AtRisk:   voucher.Bytes(rapid.Uint64Range(0, 1<<22).Draw(t, "at risk")),
 		Window:   voucher.Bytes(rapid.Uint64Range(0, 1<<22).Draw(t, "window")),
+		Trip:     voucher.Bytes(rapid.Uint64Range(0, 1<<22).Draw(t, "trip")),
 		Expected: voucher.Bytes(rapid.Uint64Range(0, 1<<25).Draw(t, "expected")),
 	}
 	if rapid.Bool().Draw(t, "tight") {
@@ -211,6 +212,10 @@ func TestLookTable(t *testing.T) {
 		"window without at-risk": {Account{}, Purse{Window: 80}, 100},
 		"ahead":                  {Account{Paid: voucher.Atto(300)}, Purse{Window: 80, AtRisk: 200, Expected: 1000}, 321},
 		"little at risk":         {Account{Paid: voucher.Atto(300)}, Purse{Window: 80, AtRisk: 90, Expected: 1000}, 356},
+		"quick payments":         {Account{Paid: voucher.Atto(300)}, Purse{Window: 80, Trip: 20, AtRisk: 90, Expected: 1000}, 356},
+		"slow payments":          {Account{Paid: voucher.Atto(300)}, Purse{Window: 80, Trip: 30, AtRisk: 90, Expected: 1000}, 341},
+		"slower than the window": {Account{Paid: voucher.Atto(300)}, Purse{Window: 80, Trip: 500, AtRisk: 90, Expected: 1000}, 321},
+		"slower than the risk":   {Account{Paid: voucher.Atto(300)}, Purse{Window: 800, Trip: 500, AtRisk: 90, Expected: 1000}, 311},
 		"window before the root": {Account{}, Purse{Window: 800, AtRisk: 1600, Expected: 1000}, 0},
 		"all is here":            {Account{Moved: 42, Ended: true}, Purse{}, voucher.MaxBytes},
 	} {
@@ -225,7 +230,8 @@ func TestLookTable(t *testing.T) {
 }
 
 // TestLookLaws: a client that looks only where Look says signs before the provider
-// stops, if its budget lets it, and not for less than half of what it may pay ahead.
+// stops, if its budget lets it, and not for less than half of what it may pay ahead,
+// unless more arrives before the payment does.
 func TestLookLaws(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := drawAccount(t)
@@ -239,7 +245,7 @@ func TestLookLaws(t *testing.T) {
 		if at > a.Limit() {
 			t.Fatalf("looks at %d, behind the limit %d", at, a.Limit())
 		}
-		if a.Limit().Sub(at) > p.AtRisk/2 {
+		if left := a.Limit().Sub(at); left > min(p.AtRisk, max(p.AtRisk/2, 2*p.Trip)) {
 			t.Fatalf("looks at %d with %d at risk, the limit is %d", at, p.AtRisk, a.Limit())
 		}
 		if p.AtRisk == 0 && a.Paid.Less(a.Terms.Cost(at)) {

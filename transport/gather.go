@@ -5,6 +5,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -27,12 +28,21 @@ func newGatherTLS(id protocol.ID, key crypto.PrivKey, muxers []upgrader.StreamMu
 
 // SecureInbound implements sec.SecureTransport.
 func (t gatherTLS) SecureInbound(ctx context.Context, insecure net.Conn, p peer.ID) (sec.SecureConn, error) {
-	return t.Transport.SecureInbound(ctx, &gatherConn{Conn: insecure}, p)
+	return shaken(insecure, func(c net.Conn) (sec.SecureConn, error) { return t.Transport.SecureInbound(ctx, c, p) })
 }
 
 // SecureOutbound implements sec.SecureTransport.
 func (t gatherTLS) SecureOutbound(ctx context.Context, insecure net.Conn, p peer.ID) (sec.SecureConn, error) {
-	return t.Transport.SecureOutbound(ctx, &gatherConn{Conn: insecure}, p)
+	return shaken(insecure, func(c net.Conn) (sec.SecureConn, error) { return t.Transport.SecureOutbound(ctx, c, p) })
+}
+
+// shaken makes insecure one that gathers, and notes how long it takes to shake hands on
+// it.
+func shaken(insecure net.Conn, shake func(net.Conn) (sec.SecureConn, error)) (sec.SecureConn, error) {
+	c, began := &gatherConn{Conn: insecure}, time.Now()
+	over, err := shake(c)
+	c.shook = time.Since(began)
+	return over, err
 }
 
 // gathered are buffers that connections have only while they write.
@@ -41,7 +51,8 @@ var gathered = sync.Pool{New: func() any { return new([]byte) }}
 // gatherConn is a socket below TLS.
 type gatherConn struct {
 	net.Conn
-	writing, closing atomic.Bool // each is set before the other is looked at, so that one of the two is seen
+	shook            time.Duration // what the handshake took: a round trip, and little more; set before anything else begins
+	writing, closing atomic.Bool   // each is set before the other is looked at, so that one of the two is seen
 
 	mu   sync.Mutex // of two writes at once TLS has not begun the second
 	held *[]byte    // what is gathered; nil outside of a write; guarded by mu

@@ -68,7 +68,7 @@ func NewHost(cfg HostConfig) (host.Host, error) {
 		libp2p.Transport(quic.NewTransport),
 		libp2p.Security(libp2ptls.ID, newGatherTLS),
 		libp2p.Security(noise.ID, noise.New),
-		libp2p.Muxer(yamux.ID, turnMuxer{yamux.DefaultTransport}),
+		libp2p.Muxer(yamux.ID, newMuxer()),
 		libp2p.ConnectionManager(conns),
 		libp2p.ResourceManager(resources),
 		libp2p.UserAgent(orDefault(cfg.UserAgent, "tollgraph")),

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 )
 
 // writeTurn is how long one connection is written to before other goroutines have
@@ -17,11 +18,35 @@ import (
 const writeTurn = 300 * time.Microsecond
 
 // turnMuxer is a muxer whose connections' writers take turns.
-type turnMuxer struct{ network.Multiplexer }
+type turnMuxer struct {
+	network.Multiplexer                     // of connections to those who are near, or not known to be far
+	far                 network.Multiplexer // of those to others, see farAway
+}
 
 // NewConn implements network.Multiplexer.
 func (m turnMuxer) NewConn(c net.Conn, isServer bool, scope network.PeerScope) (network.MuxedConn, error) {
-	return m.Multiplexer.NewConn(&turnConn{Conn: c, below: gatherBelow(c), yield: runtime.Gosched}, isServer, scope)
+	below, muxer := gatherBelow(c), m.Multiplexer
+	if below != nil && below.shook >= farAway {
+		muxer = m.far
+	}
+	return muxer.NewConn(&turnConn{Conn: c, below: below, yield: runtime.Gosched}, isServer, scope)
+}
+
+// farAway is how long the handshake takes with a peer that what libp2p lets one stream
+// have on the way is too little for: 8 MiB in a round trip, which at 20 ms is 400 MiB in
+// a second.
+const farAway = 20 * time.Millisecond
+
+// farWindow is the limit of how far yamux opens the window of a stream to one that is
+// far. Each time that it opens it wider it never gives the sender what was read since
+// the last update, so that of a limit of 16 MiB, which libp2p has, 8 are used, and 16 of
+// this one.
+const farWindow = 32 << 20
+
+func newMuxer() turnMuxer {
+	far := *yamux.DefaultTransport
+	far.MaxStreamWindowSize = farWindow
+	return turnMuxer{yamux.DefaultTransport, &far}
 }
 
 // turnConn is a connection that is written to by one goroutine.
