@@ -7,6 +7,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-graphsync"
 	gsmsg "github.com/ipfs/go-graphsync/message"
+	"github.com/ipld/go-ipld-prime/node/basicnode"
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
@@ -35,10 +36,23 @@ func (n *GuardedNetwork) filter(p peer.ID, reqs []gsmsg.GraphSyncRequest) (cance
 				cancels = append(cancels, req)
 			}
 		default:
-			rest = append(rest, req)
+			rest = append(rest, alone(req))
 		}
 	}
 	return cancels, rest
+}
+
+// alone returns req with a deduplication key that no other has. Of two requests of one
+// key, or none, graphsync leaves out of the second what the first has sent, also on
+// another channel, and nobody counts what is left out: a peer that came back to its deal
+// on a new channel, while its old request was still there, could go beyond what it had
+// paid for by all that it had been sent before.
+func alone(req gsmsg.GraphSyncRequest) gsmsg.GraphSyncRequest {
+	if req.Type() != graphsync.RequestTypeNew {
+		return req
+	}
+	key := graphsync.ExtensionData{Name: graphsync.ExtensionDeDupByKey, Data: basicnode.NewString("request " + req.ID().String())}
+	return req.ReplaceExtensions([]graphsync.ExtensionData{key})
 }
 
 // mayBegin decides on a request that is well-formed and does not come too fast. Only
