@@ -36,12 +36,12 @@ func (t gatherTLS) SecureOutbound(ctx context.Context, insecure net.Conn, p peer
 	return shaken(insecure, func(c net.Conn) (sec.SecureConn, error) { return t.Transport.SecureOutbound(ctx, c, p) })
 }
 
-// shaken makes insecure one that gathers, and notes how long it takes to shake hands on
-// it.
+// shaken makes insecure one that gathers, and that knows how long the other end took to
+// answer as they shook hands.
 func shaken(insecure net.Conn, shake func(net.Conn) (sec.SecureConn, error)) (sec.SecureConn, error) {
-	c, began := &gatherConn{Conn: insecure}, time.Now()
+	c := &gatherConn{Conn: insecure, shakes: true}
 	over, err := shake(c)
-	c.shook = time.Since(began)
+	c.shakes = false
 	return over, err
 }
 
@@ -51,7 +51,9 @@ var gathered = sync.Pool{New: func() any { return new([]byte) }}
 // gatherConn is a socket below TLS.
 type gatherConn struct {
 	net.Conn
-	shook            time.Duration // what the handshake took: a round trip, and little more; set before anything else begins
+	shakes           bool          // the handshake is on: one goroutine has the connection; not changed later
+	wrote            time.Time     // when something was sent in it that is not answered
+	trip             time.Duration // the shortest time from that to an answer: there and back, and what the other end takes
 	writing, closing atomic.Bool   // each is set before the other is looked at, so that one of the two is seen
 
 	mu   sync.Mutex // of two writes at once TLS has not begun the second
@@ -79,7 +81,23 @@ func (c *gatherConn) Write(b []byte) (int, error) {
 		*c.held = append(*c.held, b...)
 		return len(b), nil
 	}
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	if c.shakes {
+		c.wrote = time.Now()
+	}
+	return n, err
+}
+
+// Read reads, and measures in the handshake.
+func (c *gatherConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.shakes && !c.wrote.IsZero() {
+		if took := time.Since(c.wrote); c.trip == 0 || took < c.trip {
+			c.trip = took
+		}
+		c.wrote = time.Time{}
+	}
+	return n, err
 }
 
 // whole writes b to over, which is TLS on top of c, and sends all that comes of it in

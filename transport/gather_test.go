@@ -30,11 +30,9 @@ func (c *callConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// gathering is a connection that gathers, the socket below it, and the other end.
-func gathering(t *testing.T) (*turnConn, *callConn, sec.SecureConn) {
+// securers are two that make connections secure, and who they are.
+func securers(t *testing.T) (ends [2]sec.SecureTransport, ids [2]peer.ID) {
 	t.Helper()
-	var ends [2]sec.SecureTransport
-	var ids [2]peer.ID
 	for i := range ends {
 		key, public, err := crypto.GenerateEd25519Key(rand.Reader)
 		if err != nil {
@@ -49,6 +47,13 @@ func gathering(t *testing.T) (*turnConn, *callConn, sec.SecureConn) {
 			t.Fatal(err)
 		}
 	}
+	return ends, ids
+}
+
+// gathering is a connection that gathers, the socket below it, and the other end.
+func gathering(t *testing.T) (*turnConn, *callConn, sec.SecureConn) {
+	t.Helper()
+	ends, ids := securers(t)
 	near, far := net.Pipe()
 	socket := &callConn{Conn: near, calls: make(chan struct{}, 100)}
 	theirs := make(chan sec.SecureConn, 1)

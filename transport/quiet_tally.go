@@ -88,7 +88,8 @@ func (t *tally) add(link ipld.Link, size uint64, index int64, unique bool) answe
 	}
 	t.last = now
 	cfg := t.c.q.cfg
-	full := t.bytes >= cfg.Bytes || t.blocks >= cfg.Blocks || now.Sub(t.since) >= cfg.Delay
+	age := now.Sub(t.since)
+	full := t.bytes >= 4*cfg.Bytes || t.bytes >= cfg.Bytes && age >= flushEvery || t.blocks >= cfg.Blocks || age >= cfg.Delay
 	if full || !t.begun || t.kind != tallySent && limit != 0 && t.total >= limit || !t.held.none() {
 		t.begun = true
 		return t.flush()

@@ -26,14 +26,14 @@ type turnMuxer struct {
 // NewConn implements network.Multiplexer.
 func (m turnMuxer) NewConn(c net.Conn, isServer bool, scope network.PeerScope) (network.MuxedConn, error) {
 	below, muxer := gatherBelow(c), m.Multiplexer
-	if below != nil && below.shook >= farAway {
+	if below != nil && below.trip >= farAway {
 		muxer = m.far
 	}
 	return muxer.NewConn(&turnConn{Conn: c, below: below, yield: runtime.Gosched}, isServer, scope)
 }
 
-// farAway is how long the handshake takes with a peer that what libp2p lets one stream
-// have on the way is too little for: 8 MiB in a round trip, which at 20 ms is 400 MiB in
+// farAway is how long an answer takes, in the handshake, of a peer that what libp2p lets
+// one stream have on the way is too little for: 8 MiB in a round trip, which at 20 ms is 400 MiB in
 // a second.
 const farAway = 20 * time.Millisecond
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/sec"
 )
 
 // secured is a connection over a socket that gathers.
@@ -16,16 +17,16 @@ type secured struct{ *gatherConn }
 
 func (c secured) NetConn() net.Conn { return c.gatherConn }
 
-// longLine returns the two ends of a connection on which everything takes lag each way, with
-// handshakes that took as long as they would. End ends what carries.
+// longLine returns the two ends of a connection on which everything takes lag each way.
+// End ends what carries.
 func longLine(lag time.Duration) (near, far net.Conn, end func()) {
-	a, b := net.Pipe()
-	c, d := net.Pipe()
+	near, b := net.Pipe()
+	c, far := net.Pipe()
 	var carrying sync.WaitGroup
 	carrying.Go(func() { carry(c, b, lag) })
 	carrying.Go(func() { carry(b, c, lag) })
-	return secured{&gatherConn{Conn: a, shook: 2 * lag}}, secured{&gatherConn{Conn: d, shook: 2 * lag}}, func() {
-		_, _ = a.Close(), d.Close()
+	return near, far, func() {
+		_, _ = near.Close(), far.Close()
 		carrying.Wait()
 	}
 }
@@ -64,7 +65,7 @@ func unread(t *testing.T, lag time.Duration, reads int64) int64 {
 	defer end()
 	var ends [2]network.MuxedConn
 	for i, c := range []net.Conn{near, far} {
-		m, err := newMuxer().NewConn(c, i == 1, nil)
+		m, err := newMuxer().NewConn(secured{&gatherConn{Conn: c, trip: 2 * lag}}, i == 1, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -116,4 +117,32 @@ func TestFarWindow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestHandshakeTrip: both ends of a connection measure what is on the way between them,
+// and not what their own work takes.
+func TestHandshakeTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lag = 30 * time.Millisecond
+		near, far, end := longLine(lag)
+		defer end()
+		ends, ids := securers(t)
+		theirs := make(chan sec.SecureConn, 1)
+		go func() {
+			c, err := ends[1].SecureInbound(t.Context(), far, ids[0])
+			if err != nil {
+				t.Error(err)
+			}
+			theirs <- c
+		}()
+		ours, err := ends[0].SecureOutbound(t.Context(), near, ids[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, c := range []sec.SecureConn{ours, <-theirs} {
+			if trip := gatherBelow(c).trip; trip != 2*lag {
+				t.Errorf("end %d measures %s", i, trip)
+			}
+		}
+	})
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/ipfs/go-datastore/query"
 )
 
+// flushEvery is how often a WriteBehind writes.
+const flushEvery = 250 * time.Millisecond
+
 // ErrStoreClosed is the error of a WriteBehind that has been closed.
 var ErrStoreClosed = errors.New("datastore is closed")
 
@@ -55,7 +58,7 @@ func NewWriteBehind(ctx context.Context, child datastore.Batching, interval time
 		}
 		w.data[datastore.RawKey(e.Key)] = e.Value
 	}
-	go w.run(orDefault(interval, 250*time.Millisecond))
+	go w.run(orDefault(interval, flushEvery))
 	return w, nil
 }
 
