@@ -48,8 +48,8 @@ func (n *GuardedNetwork) filter(p peer.ID, reqs []gsmsg.GraphSyncRequest) (cance
 // on a new channel, while its old request was still there, could go beyond what it had
 // paid for by all that it had been sent before.
 func alone(req gsmsg.GraphSyncRequest) gsmsg.GraphSyncRequest {
-	if req.Type() != graphsync.RequestTypeNew {
-		return req
+	if req.Type() != graphsync.RequestTypeNew || checkExtensions(req) != nil {
+		return req // not one that is served: the exchange refuses what it does not like
 	}
 	key := graphsync.ExtensionData{Name: graphsync.ExtensionDeDupByKey, Data: basicnode.NewString("request " + req.ID().String())}
 	return req.ReplaceExtensions([]graphsync.ExtensionData{key})
