@@ -76,7 +76,7 @@ func (d *clientDeal) acknowledged(n ackNote) {
 	d.rec.Streamed = true
 	d.acked, d.ackLimit = d.acked.Max(n.ack.paid), max(d.ackLimit, n.ack.limit)
 	d.pace = d.pace.answered(n.took)
-	d.purse.Window, d.purse.Trip = d.pace.window(d.purse.AtRisk), d.pace.under()
+	d.purse = d.newPurse() // for the new pace
 	if n.ack.refused == 0 {
 		d.hope()
 		return

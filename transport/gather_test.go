@@ -30,9 +30,11 @@ func (c *callConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// securers are two that make connections secure, and who they are.
-func securers(t *testing.T) (ends [2]sec.SecureTransport, ids [2]peer.ID) {
+// shakeHands makes the two ends of a connection secure.
+func shakeHands(t *testing.T, near, far net.Conn) (ours, theirs sec.SecureConn) {
 	t.Helper()
+	var ends [2]sec.SecureTransport
+	var ids [2]peer.ID
 	for i := range ends {
 		key, public, err := crypto.GenerateEd25519Key(rand.Reader)
 		if err != nil {
@@ -47,28 +49,28 @@ func securers(t *testing.T) (ends [2]sec.SecureTransport, ids [2]peer.ID) {
 			t.Fatal(err)
 		}
 	}
-	return ends, ids
-}
-
-// gathering is a connection that gathers, the socket below it, and the other end.
-func gathering(t *testing.T) (*turnConn, *callConn, sec.SecureConn) {
-	t.Helper()
-	ends, ids := securers(t)
-	near, far := net.Pipe()
-	socket := &callConn{Conn: near, calls: make(chan struct{}, 100)}
-	theirs := make(chan sec.SecureConn, 1)
+	inbound := make(chan sec.SecureConn, 1)
 	go func() {
 		c, err := ends[1].SecureInbound(t.Context(), far, ids[0])
 		if err != nil {
 			t.Error(err)
 		}
-		theirs <- c
+		inbound <- c
 	}()
-	c, err := ends[0].SecureOutbound(t.Context(), socket, ids[1])
+	ours, err := ends[0].SecureOutbound(t.Context(), near, ids[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &turnConn{Conn: c, below: gatherBelow(c), yield: func() {}}, socket, <-theirs
+	return ours, <-inbound
+}
+
+// gathering is a connection that gathers, the socket below it, and the other end.
+func gathering(t *testing.T) (*turnConn, *callConn, sec.SecureConn) {
+	t.Helper()
+	near, far := net.Pipe()
+	socket := &callConn{Conn: near, calls: make(chan struct{}, 100)}
+	ours, theirs := shakeHands(t, socket, far)
+	return &turnConn{Conn: ours, below: gatherBelow(ours), yield: func() {}}, socket, theirs
 }
 
 // TestGather: all of one write goes to the socket in one call, whatever TLS makes of

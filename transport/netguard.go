@@ -113,7 +113,9 @@ type remote struct {
 // other peers, or that come too fast are dropped and counted. Of those that are
 // over a limit the peer is told: RequestFailedBusy, come again later. A peer that
 // goes on all the same is read more slowly: what it sends waits with it. What a
-// peer may ask for is decided by the Exchange, not here.
+// peer may ask for is decided by the Exchange, not here. Each request is given a
+// deduplication key of its own, so that what it is sent is counted for it; an Exchange
+// over another network cannot see to that.
 func WrapNetwork(net gsnet.GraphSyncNetwork, cfg NetworkGuard) *GuardedNetwork {
 	return &GuardedNetwork{
 		GraphSyncNetwork: net,
@@ -257,9 +259,8 @@ func (g *guardedReceiver) ReceiveMessage(ctx context.Context, p peer.ID, msg gsm
 	}
 }
 
-// settleRestarts ends the old requests of the channels that reqs restart. As
-// long as graphsync has the old one it takes the blocks of both for one request
-// and leaves out of the new one what the old one has queued.
+// settleRestarts ends the old requests of the channels that reqs restart: the exchange
+// admits one of a channel at a time.
 func (n *GuardedNetwork) settleRestarts(ctx context.Context, e *Exchange, p peer.ID, reqs []gsmsg.GraphSyncRequest) {
 	for _, req := range reqs {
 		if req.Type() != graphsync.RequestTypeNew {

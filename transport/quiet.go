@@ -11,9 +11,9 @@ import (
 // QuietConfig says how much progress a Quiet gathers before data-transfer hears
 // of it. Whichever comes first counts.
 type QuietConfig struct {
-	// Bytes of blocks, or of a channel that moves them in less than a quarter of a
-	// second, in which a WriteBehind writes no record either, four times as many. A
-	// crash loses the count of as many. Default 16 MiB; 1 passes on every block.
+	// Bytes of blocks; four times as many where they come within a quarter of a
+	// second, which is how often a WriteBehind writes. A crash loses the count of
+	// what was gathered. Default 16 MiB; 1 passes on every block.
 	Bytes uint64
 
 	// Blocks is how many blocks. Default 8192.

@@ -120,8 +120,6 @@ func (t *fakeTransport) SetEventHandler(h datatransfer.EventsHandler) error { t.
 
 func (t *fakeTransport) CleanupChannel(datatransfer.ChannelID) {}
 
-func (t *fakeTransport) PauseChannel(context.Context, datatransfer.ChannelID) error { return nil }
-
 // restartRequest is a request that says no more than that it restarts.
 type restartRequest struct{ datatransfer.Request }
 

@@ -33,8 +33,8 @@ func limitedProvider(t *testing.T) (*Node, dag, *attacker) {
 
 // TestRestartWhilePaused restarts a channel whose old request is paused at the
 // provider and was never cancelled, as after the client was killed. The old one
-// has queued blocks that the client lost: unless it is ended first, graphsync
-// takes them for sent and leaves them out.
+// has queued blocks that the client lost, and is ended first: the new one would be
+// refused, and on the plain stack graphsync takes them for sent and leaves them out.
 func TestRestartWhilePaused(t *testing.T) {
 	ctx := within(t, 30*time.Second)
 	n, d, a := limitedProvider(t)

@@ -33,8 +33,8 @@ func (m turnMuxer) NewConn(c net.Conn, isServer bool, scope network.PeerScope) (
 }
 
 // farAway is how long an answer takes, in the handshake, of a peer that what libp2p lets
-// one stream have on the way is too little for: 8 MiB in a round trip, which at 20 ms is 400 MiB in
-// a second.
+// one stream have on the way is too little for: 8 MiB in a round trip, which at 20 ms is
+// 400 MiB in a second.
 const farAway = 20 * time.Millisecond
 
 // farWindow is the limit of how far yamux opens the window of a stream to one that is

@@ -126,20 +126,8 @@ func TestHandshakeTrip(t *testing.T) {
 		const lag = 30 * time.Millisecond
 		near, far, end := longLine(lag)
 		defer end()
-		ends, ids := securers(t)
-		theirs := make(chan sec.SecureConn, 1)
-		go func() {
-			c, err := ends[1].SecureInbound(t.Context(), far, ids[0])
-			if err != nil {
-				t.Error(err)
-			}
-			theirs <- c
-		}()
-		ours, err := ends[0].SecureOutbound(t.Context(), near, ids[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, c := range []sec.SecureConn{ours, <-theirs} {
+		ours, theirs := shakeHands(t, near, far)
+		for i, c := range []sec.SecureConn{ours, theirs} {
 			if trip := gatherBelow(c).trip; trip != 2*lag {
 				t.Errorf("end %d measures %s", i, trip)
 			}
