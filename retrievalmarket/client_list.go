@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -42,14 +43,22 @@ func (c *Client) ListDeals(ctx context.Context) (map[DealID]ClientDealState, err
 
 // Deals returns at most limit deals, the last changed first.
 func (c *Client) Deals(ctx context.Context, limit int) ([]ClientDealState, error) {
-	states, err := StoredClientDeals(ctx, c.cfg.DB, limit)
+	return c.list(func() ([]ClientDealState, error) { return StoredClientDeals(ctx, c.cfg.DB, limit) })
+}
+
+// list returns the deals that read finds on disk, the live ones as they are now. Which
+// are live is seen before: one that ends meanwhile would be shown as it was stored
+// before its end.
+func (c *Client) list(read func() ([]ClientDealState, error)) ([]ClientDealState, error) {
+	c.mu.Lock()
+	live := maps.Clone(c.live)
+	c.mu.Unlock()
+	states, err := read()
 	if err != nil {
 		return nil, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for i := range states {
-		if d := c.live[states[i].ID]; d != nil {
+		if d := live[states[i].ID]; d != nil {
 			states[i] = d.snapshot()
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -27,19 +29,26 @@ func (p *Provider) ListDeals() map[ProviderDealID]ProviderDealState {
 // Deals returns at most limit deals, newest first. Live deals are as they are
 // now, others as they ended.
 func (p *Provider) Deals(ctx context.Context, limit int) ([]ProviderDealState, error) {
-	records, err := p.book.all(ctx, limit)
+	return p.list(func() ([]record, error) { return p.book.all(ctx, limit) })
+}
+
+// list returns the live deals and those that read finds on disk. Which are live is
+// seen before: one that ends meanwhile would be shown as it was stored before its end.
+func (p *Provider) list(read func() ([]record, error)) ([]ProviderDealState, error) {
+	p.mu.Lock()
+	live := slices.Collect(maps.Values(p.live))
+	p.mu.Unlock()
+	records, err := read()
 	if err != nil {
 		return nil, err
 	}
 	var states []ProviderDealState
 	seen := make(map[int64]bool)
-	p.mu.Lock()
-	for _, d := range p.live {
+	for _, d := range live {
 		s, instance := d.snapshot()
 		states = append(states, s)
 		seen[instance] = instance != 0
 	}
-	p.mu.Unlock()
 	for _, r := range records {
 		if seen[r.Instance] {
 			continue
