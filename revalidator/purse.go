@@ -60,14 +60,14 @@ func (p Purse) Next(a Account) (voucher.Amount, bool) {
 
 // Look returns how many bytes must have moved for a client with account a to look
 // again whether to sign: it is where less than the window is left before the limit, and
-// less than half of what it may pay ahead, or it would sign for each interval, or less
+// less than a quarter of what it may pay ahead, or it would sign for each interval, or less
 // than arrives in two trips of a payment, if that is more; at the limit if it pays
 // nothing ahead. It may look, and sign, earlier.
 func (p Purse) Look(a Account) voucher.Bytes {
 	if a.Ended || a.Terms.Price == 0 {
 		return voucher.MaxBytes
 	}
-	left := min(p.Window, p.AtRisk, max(p.AtRisk/2, p.Trip.Add(p.Trip)))
+	left := min(p.Window, p.AtRisk, max(p.AtRisk/4, p.Trip.Add(p.Trip)))
 	if left > 0 {
 		left--
 	}
