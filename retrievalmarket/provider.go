@@ -52,6 +52,13 @@ type ProviderConfig struct {
 	Client *Client
 	// Credit is how many bytes may run beyond each boundary. Default 0.
 	Credit voucher.Bytes
+	// EarnedCredit is how many bytes more may run beyond each boundary of a deal whose
+	// client has paid for 32 times as many in deals that are over; it is lent less if it
+	// has paid for less, and all its deals at a time share what it has earned. So the
+	// deals of a client that comes again do not stand still for the first payment,
+	// however long its way, and by running away it gains at most a 32nd of what it paid.
+	// What was earned is forgotten with the Provider. Default 0.
+	EarnedCredit voucher.Bytes
 	// CreditLine tells, for queries, what any payer is lent, so that a client
 	// knows before it begins; nil, or a nil answer, tells nothing.
 	CreditLine func() *voucher.Amount
@@ -142,6 +149,7 @@ type Provider struct {
 	quotes *quoter
 	asks   *throttle                // queries
 	begun  *throttle                // deals that have come to nothing, or may yet
+	trust  *goodwill
 	idle   *throttle                // payment streams, and payments that bring nothing
 	stop   context.CancelFunc       // ends the deals' goroutines
 	unsub  datatransfer.Unsubscribe // nil without transfers
@@ -171,6 +179,7 @@ func NewProvider(cfg ProviderConfig) (*Provider, error) {
 		byChan: make(map[datatransfer.ChannelID]*providerDeal),
 	}
 	p.asks, p.idle, p.begun = newThrottle(50, 200), newThrottle(50, 200), newThrottle(beginRate, beginBurst)
+	p.trust = newGoodwill(cfg.EarnedCredit)
 	p.away = func(client peer.ID) bool { return cfg.Host.Network().Connectedness(client) != network.Connected }
 	p.quotes = newQuoter(cfg.Pieces, cfg.MaxQuoteLinks)
 	p.streams = newProviderStreams(p)

@@ -44,6 +44,7 @@ type providerDeal struct {
 	gone     chan struct{} // closed when the goroutine has ended
 	returns  *rate.Limiter // of new and restarted channels
 	since    time.Time     // when it took its place
+	lent     Bytes         // of what its client has earned; of a deal from an earlier run nothing
 
 	// Owned by the goroutine that runs run, and before it starts by its maker.
 	deal      Deal
@@ -126,6 +127,9 @@ func (d *providerDeal) leave() {
 		d.p.begun.giveBack(d.key.From)
 	}
 	d.prove()
+	if d.deal.Phase.Final() && d.sentAll {
+		d.repay()
+	}
 	d.p.mu.Lock()
 	defer d.p.mu.Unlock()
 	delete(d.p.live, d.key)

@@ -68,7 +68,9 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 	}
 	d = newProviderDeal(p, key.From, proposal, record{Created: time.Now().UTC(), PieceID: piece.ID.String(), First: uint64(chid.ID)})
 	d.piece, d.origin = piece, origin(p.cfg.Host.Network(), key.From)
-	d.deal = Deal{Phase: Moving, Ready: !piece.Sealed, Account: revalidator.Account{Terms: proposal.Params.Terms(), Credit: p.cfg.Credit}}
+	terms := proposal.Params.Terms()
+	d.lent = p.trust.lend(key.From, terms.Price)
+	d.deal = Deal{Phase: Moving, Ready: !piece.Sealed, Account: revalidator.Account{Terms: terms, Credit: p.cfg.Credit.Add(d.lent)}}
 	grant := validation.Grant{Verdict: d.deal.verdict()}
 	d.told, d.asked, d.view.chid, d.view.attached, d.view.account = grant, d.askedFirst(), chid, true, d.deal.Account
 	if meter := p.carrierOf(chid).meter(); meter != nil {

@@ -177,8 +177,12 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 		event = ProviderEventError
 	}
 	d.publish(event)
-	if d.deal.Phase == Completed && !d.sentAll {
+	switch {
+	case d.sentAll:
+	case d.deal.Phase == Completed:
 		d.closeLater(ctx, chid)
+	default:
+		defer d.repay() // when its channel is closed
 	}
 	if !attached || d.p.away(d.key.From) {
 		return
@@ -226,6 +230,7 @@ func (d *providerDeal) closeLater(ctx context.Context, chid datatransfer.Channel
 		pause(ctx, closeAfter)
 		d.closeChannel(ctx, chid)
 		d.tally()
+		d.repay()
 	})
 }
 
