@@ -17,6 +17,7 @@ type shop struct {
 	free          []string // those of paths that are given away
 	ask           voucher.Ask
 	credit        voucher.Amount // lent to any payer
+	earned        voucher.Bytes  // lent at most to a client that has paid before
 	unsealCommand string         // brings sealed pieces back; none: they are not sold
 	client        *market.Client // that buys on the same node, if one does
 }
@@ -55,7 +56,7 @@ func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubsc
 	out.Provider, err = market.NewProvider(market.ProviderConfig{
 		Host: n.host, Transfers: transfers, UseStore: useStore, Pieces: goods{out.store, free}, Pricing: free.pricing(),
 		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter, Hold: n.hold, Proven: n.prove, Pace: n.egress.Wait,
-		CreditLine: hint.line, Logger: logger("tollgraph/provider"),
+		CreditLine: hint.line, EarnedCredit: s.earned, Logger: logger("tollgraph/provider"),
 	})
 	if err != nil {
 		return nil, err

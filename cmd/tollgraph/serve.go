@@ -32,6 +32,7 @@ func shopFlags() []cli.Flag {
 		text("unseal-command", "", "shell `COMMAND` that makes the CAR {out} of the sealed file {in}"),
 		carrierFlag(),
 		text("credit", "0", "`FIL` that any payer may owe on account; what has a price needs it"),
+		text("earned-credit", "16MiB", "`SIZE` that a client which has paid for 32 times as much before may be sent beyond an interval; 0 lends nothing"),
 		text("egress", "", "most `BYTES` of blocks to send per second, to all together; default as fast as it goes"),
 		text("egress-per-peer", "", "the same to one peer"),
 	)
@@ -83,7 +84,7 @@ func shopConfig(cmd *cli.Command) (serveConfig, error) {
 			PricePerByte: r.price("price"), UnsealPrice: r.amount("unseal-price"),
 			PaymentInterval: r.bytes("payment-interval"), PaymentIntervalIncrease: r.bytes("payment-interval-increase"),
 		},
-		credit: r.amount("credit"), unsealCommand: r.String("unseal-command"),
+		credit: r.amount("credit"), earned: r.bytes("earned-credit"), unsealCommand: r.String("unseal-command"),
 	}}
 	c.egress = transport.EgressConfig{Total: uint64(r.bytes("egress")), PerPeer: uint64(r.bytes("egress-per-peer"))}
 	switch {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +25,15 @@ const maxFirstByte = 2.5
 // takes there.
 func (b *bench) far(ctx context.Context, s sizes, c benchCase) error {
 	c.MiB, c.Chunk, c.Rounds, c.RTT = s.wan, 256<<10, s.rounds, wanRTT
-	if err := b.compare(ctx, "wan", c, pairsFor(c)); err != nil {
+	fmt.Fprintln(b.out, c)
+	entries, pairs := entriesFor(c), pairsFor(c)
+	if c.Only == nil || slices.Contains(c.Only, "paid") {
+		strange := entry{name: "paid", variant: "to a client that is new each time", c: c}
+		strange.c.Strange = true
+		entries, pairs = append(entries, strange), append(pairs, pair{"paid, " + strange.variant, "free", 0})
+	}
+	figures, err := measure(ctx, c, entries, b.dir)
+	if b.report("wan", c, figures, pairs); err != nil {
 		return err
 	}
 	return b.firstByte(ctx, c)

@@ -37,6 +37,7 @@ type benchCase struct {
 	Rate     float64 // bytes per second; 0: unlimited
 	Interval int64   // bytes per payment
 	Risk     int64   // bytes that paid pays ahead; 0: the market's default
+	Strange  bool    // a provider of the market lends nothing to clients that have paid before
 	Rounds   int
 	Spare    uint64 // MiB of heap that the garbage collector waits for
 	Only     []string

@@ -219,6 +219,9 @@ func (f *field) sell(ctx context.Context, h host.Host, t terms) (address.Address
 		Ask:   f.askOf(t),
 		Meter: n.meter, Hold: n.hold, Proven: n.prove,
 	}
+	if !f.c.Strange {
+		cfg.EarnedCredit = earnedCredit
+	}
 	if f.c.Disk {
 		s, err := f.pieces(ctx)
 		if err != nil {
@@ -233,6 +236,9 @@ func (f *field) sell(ctx context.Context, h host.Host, t terms) (address.Address
 	f.atEnd(func() { _ = p.Close() })
 	return key.Address(), p.Start(ctx)
 }
+
+// earnedCredit is what tollgraph serve lends at most, if it is not told otherwise.
+const earnedCredit = 16 << 20
 
 // books opens a node's database and key in dir.
 func (f *field) books(ctx context.Context, dir string) (*sql.DB, voucher.Key, error) {
