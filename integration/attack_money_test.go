@@ -77,11 +77,23 @@ func encodePayment(t testing.TB, id voucher.DealID, channel address.Address, v *
 // if it was taken, and what the provider says.
 func (c *crook) frame(ctx context.Context, id voucher.DealID, pay datamodel.Node) (int64, string) {
 	c.t.Helper()
+	return c.say(ctx, payFrameOf(c.t, id, pay))
+}
+
+// done says that the client wants no more, with a payment.
+func (c *crook) done(ctx context.Context, id voucher.DealID, pay datamodel.Node) (int64, string) {
+	c.t.Helper()
+	return c.say(ctx, payFrame(c.t, id, pay, true))
+}
+
+// say sends a frame on a payment stream of its own.
+func (c *crook) say(ctx context.Context, frame []byte) (int64, string) {
+	c.t.Helper()
 	s, err := c.host.NewStream(ctx, c.s.host.ID(), market.PaymentProtocol)
 	must(c.t, err)
 	defer s.Close()
 	_ = s.SetDeadline(time.Now().Add(20 * time.Second))
-	_, err = s.Write(payFrameOf(c.t, id, pay))
+	_, err = s.Write(frame)
 	must(c.t, err)
 	return readAck(c.t, s)
 }
@@ -89,9 +101,14 @@ func (c *crook) frame(ctx context.Context, id voucher.DealID, pay datamodel.Node
 // payFrameOf is a frame of a payment stream with any payment in it.
 func payFrameOf(t testing.TB, id voucher.DealID, pay datamodel.Node) []byte {
 	t.Helper()
+	return payFrame(t, id, pay, false)
+}
+
+func payFrame(t testing.TB, id voucher.DealID, pay datamodel.Node, done bool) []byte {
+	t.Helper()
 	n, err := qp.BuildMap(basicnode.Prototype.Map, 3, func(m datamodel.MapAssembler) {
 		qp.MapEntry(m, "ID", qp.Int(int64(id))) //nolint:gosec // carried as the same 64 bits
-		qp.MapEntry(m, "Done", qp.Bool(false))
+		qp.MapEntry(m, "Done", qp.Bool(done))
 		qp.MapEntry(m, "Payment", qp.Node(pay))
 	})
 	must(t, err)

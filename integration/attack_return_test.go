@@ -142,3 +142,59 @@ func TestReturnForPaid(t *testing.T) {
 	})
 	honestSale(t, ctx, sel, shop.deal, shop.dealSize)
 }
+
+// TestReturnBefore: another channel of a deal does not begin before the first one did.
+// What lies there is in no account, and a client whose first channel asks for the last
+// block would have everything for that.
+func TestReturnBefore(t *testing.T) {
+	shop := newShop(t)
+	ctx := within(t, longest)
+	sel := newSeller(t, t.TempDir(), newHost(t, true), shop.cars, shopAsk, voucher.OneFIL)
+	for name, skip := range map[string]int64{"from the root": 0, "from a block before": 15} {
+		for name, paid := range map[string]uint64{name + ", owing": 0, name + ", paid": 1, name + ", to the end": 8} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				r := newReturner(t, sel, shop, 7)
+				r.begin(ctx, 16)
+				r.has(ctx, shopInterval)
+				for range paid {
+					r.payNext(ctx)
+				}
+				before := r.loot(ctx, shop)
+				if before.unique < min(paid*shopInterval, shop.dealSize/3) {
+					t.Fatalf("%+v for %d intervals", before, paid)
+				}
+				r.begin(ctx, skip)
+				if got := r.loot(ctx, shop); got.unique != before.unique {
+					t.Errorf("%+v, then %+v", before, got)
+				}
+				r.begin(ctx, 17) // it has no more of it by what it asked for in between
+				if got := r.loot(ctx, shop); got.unique != before.unique {
+					t.Errorf("%+v, in the end %+v", before, got)
+				}
+			})
+		}
+	}
+}
+
+// TestReturnAfterDone: the word that a client wants no more lets only a channel go that
+// has come to its end, not the one that took its place.
+func TestReturnAfterDone(t *testing.T) {
+	const block = 64 << 10
+	car, root, size := makeCAR(t, t.TempDir(), 40*block, block)
+	shop := &shop{deal: root, cars: []string{car}, dealSize: size}
+	ctx := within(t, longest)
+	sel := newSeller(t, t.TempDir(), newHost(t, true), shop.cars, shopAsk, voucher.OneFIL)
+	r := newReturner(t, sel, shop, 7)
+	r.begin(ctx, 39)
+	r.rest(ctx, r.last.ID())
+	before := r.loot(ctx, shop)
+	r.payNext(ctx)
+	r.begin(ctx, 0)
+	if code, why := r.done(ctx, r.id, encodePayment(t, r.id, r.channel(), r.voucher(1, r.paid+1, intervals(r.paid), nil))); code != 0 {
+		t.Errorf("the last word: %s", why)
+	}
+	if got := r.loot(ctx, shop); got.unique != before.unique {
+		t.Errorf("%+v, then %+v of %d", before, got, size)
+	}
+}

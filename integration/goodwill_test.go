@@ -19,8 +19,12 @@ func TestGoodwill(t *testing.T) {
 	ask := voucher.Ask{PricePerByte: 3, PaymentInterval: 64 << 10}
 	var cars []string
 	var roots []cid.Cid
+	var all uint64 // of the first
 	for i := range int64(4) {
-		car, root, _ := makeCAR(t, t.TempDir(), size-i, block)
+		car, root, n := makeCAR(t, t.TempDir(), size-i, block)
+		if i == 0 {
+			all = n
+		}
 		cars, roots = append(cars, car), append(roots, root)
 	}
 	s := newSeller(t, t.TempDir(), newHost(t, true), cars, ask, voucher.OneFIL, func(c *market.ProviderConfig) {
@@ -56,7 +60,6 @@ func TestGoodwill(t *testing.T) {
 	unpaid(chid, interval)
 	f.pay(s, chid, 1, ask.PricePerByte.Of(2*size))
 	ended(1)
-	all := f.store.Written()
 
 	one, two := f.open(s, roots[1], 2, ask), f.open(s, roots[2], 3, ask)
 	both := served(ctx, t, s, one, interval) + served(ctx, t, s, two, interval)

@@ -47,7 +47,7 @@ func (c *Client) Deals(ctx context.Context, limit int) ([]ClientDealState, error
 }
 
 // list returns the deals that read finds on disk, the live ones as they are now. Which
-// are live is seen before: one that ends meanwhile would be shown as it was stored
+// are live is seen before, too: one that ends meanwhile would be shown as it was stored
 // before its end.
 func (c *Client) list(read func() ([]ClientDealState, error)) ([]ClientDealState, error) {
 	c.mu.Lock()
@@ -57,8 +57,14 @@ func (c *Client) list(read func() ([]ClientDealState, error)) ([]ClientDealState
 	if err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for i := range states {
-		if d := live[states[i].ID]; d != nil {
+		d := c.live[states[i].ID]
+		if d == nil {
+			d = live[states[i].ID]
+		}
+		if d != nil {
 			states[i] = d.snapshot()
 		}
 	}

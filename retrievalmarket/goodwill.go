@@ -14,6 +14,10 @@ import (
 // off, and a new name, which gets a first interval for nothing, is cheaper for it.
 const earnedShare = 32
 
+// leastEarned is what a client must earn in one deal to be remembered for it: so names
+// that pay for next to nothing do not drive out others.
+const leastEarned = 64 << 10
+
 // goodwill is what a provider lends to clients that have paid in earlier deals, beyond
 // each boundary of their next ones. The first payment of a deal comes a round trip after
 // its first byte, and without it a provider far away would stand still for as long.
@@ -58,15 +62,16 @@ func (g *goodwill) over(from peer.ID, lent Bytes, a revalidator.Account) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s, known := g.clients[from]
+	price, earned := a.Terms.Price, min(paid, a.Moved)/earnedShare
+	if !known && earned < leastEarned {
+		return
+	}
 	if !known && len(g.clients) >= throttled {
 		g.forget()
 	}
-	price := a.Terms.Price
 	s.lent = s.lent.Sub(price.Of(lent))
-	s.earned = s.earned.Add(price.Of(min(paid, a.Moved) / earnedShare)).Sub(price.Of(a.Moved.Sub(paid)))
-	if g.clients[from] = s; s == (standing{}) {
-		delete(g.clients, from)
-	}
+	s.earned = s.earned.Add(price.Of(earned)).Sub(price.Of(a.Moved.Sub(paid)))
+	g.clients[from] = s
 }
 
 // repay gives back what the deal was lent. It is called once, when nothing more is sent.
@@ -78,11 +83,13 @@ func (d *providerDeal) repay() {
 	d.p.trust.over(d.key.From, d.lent, a)
 }
 
-// forget makes room: who is lent nothing now has to earn it again. g.mu is held.
+// forget makes room: one of those that are lent nothing now has to earn it again. g.mu
+// is held.
 func (g *goodwill) forget() {
-	for p, s := range g.clients {
+	for p, s := range g.clients { // in no order
 		if s.lent.IsZero() {
 			delete(g.clients, p)
+			return
 		}
 	}
 }

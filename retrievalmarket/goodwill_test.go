@@ -106,7 +106,14 @@ func TestGoodwillBounded(t *testing.T) {
 	for i := range 3 * throttled {
 		g.over(peer.ID(fmt.Sprint(i)), 0, account(3, 1<<26, 1<<26))
 	}
-	if len(g.clients) > throttled+1 || lent == 0 || g.lend("debtor", 3) != 1<<20 {
+	known := len(g.clients)
+	for i := range 3 * throttled { // who pays for next to nothing, or nothing, drives out nobody
+		g.over(peer.ID(fmt.Sprint("dust", i)), 0, account(3, 1<<20, Bytes(i%2)<<20))
+	}
+	if len(g.clients) != known || g.clients["dust1"] != (standing{}) {
+		t.Errorf("%d clients, and %d with dust", known, len(g.clients))
+	}
+	if len(g.clients) > throttled || lent == 0 || g.lend("debtor", 3) != 1<<20 {
 		t.Errorf("%d clients, %+v lent %d", len(g.clients), g.clients["debtor"], lent)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
@@ -49,17 +50,17 @@ type providerDeal struct {
 	// Owned by the goroutine that runs run, and before it starts by its maker.
 	deal      Deal
 	rec       record
-	told      validation.Grant      // what the channel was last let do
-	asked     voucher.Amount        // what was last asked for
-	stopped   bool                  // the channel stands still, and was not told since
-	telling   *telling              // what it is being told; nil if nothing
-	opening   <-chan struct{}       // it is told nothing before; nil if there is nothing to wait for
-	untold    bool                  // that could not be sent: not again before something happens
-	unsure    bool                  // what it was told last may be overtaken
-	word      *voucher.DealResponse // what is to be said next about a payment
-	streaming bool                  // the client pays on a stream of its own: it need not be asked
-	done      bool                  // the client said that it has everything
-	sentAll   bool                  // data-transfer said that the channel has nothing more to send
+	told      validation.Grant       // what the channel was last let do
+	asked     voucher.Amount         // what was last asked for
+	stopped   bool                   // the channel stands still, and was not told since
+	telling   *telling               // what it is being told; nil if nothing
+	opening   <-chan struct{}        // it is told nothing before; nil if there is nothing to wait for
+	untold    bool                   // that could not be sent: not again before something happens
+	unsure    bool                   // what it was told last may be overtaken
+	word      *voucher.DealResponse  // what is to be said next about a payment
+	streaming bool                   // the client pays on a stream of its own: it need not be asked
+	done      bool                   // the client said that it has everything
+	sentAll   datatransfer.ChannelID // the channel of which its carrier said that it has nothing more to send
 	unsealing bool
 	active    time.Time // when anything last happened that keeps it open
 	moved     time.Time // when a byte last moved, or could again; see room
@@ -127,7 +128,7 @@ func (d *providerDeal) leave() {
 		d.p.begun.giveBack(d.key.From)
 	}
 	d.prove()
-	if d.deal.Phase.Final() && d.sentAll {
+	if d.deal.Phase.Final() && d.over() {
 		d.repay()
 	}
 	d.p.mu.Lock()
@@ -154,6 +155,7 @@ func (d *providerDeal) handle(ctx context.Context, note any) {
 		d.channelEvent(ctx, n)
 	case attachNote:
 		d.told, d.stopped, d.asked, d.active = n.grant, false, d.askedFirst(), time.Now()
+		d.sentAll = datatransfer.ChannelID{}
 		if d.telling != nil {
 			d.telling.stale = true
 		}
@@ -206,12 +208,20 @@ func (d *providerDeal) channelEvent(ctx context.Context, n channelNote) {
 			d.askAnew()
 		}
 	case noteEnded, noteClosed:
-		d.sentAll = true
+		d.sentAll = n.chid
 		d.refresh()
 		d.deal = d.deal.step(ended{d.deal.Account.Moved})
 	case noteLost:
 		d.lost(n)
 	}
+}
+
+// over reports whether the deal's channel has nothing more to send. That one before it
+// had not, says nothing of this one.
+func (d *providerDeal) over() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sentAll != (datatransfer.ChannelID{}) && d.sentAll == d.view.chid
 }
 
 // lost notes that the channel is gone. The deal waits for the client to come

@@ -33,18 +33,17 @@ func (p *Provider) Deals(ctx context.Context, limit int) ([]ProviderDealState, e
 }
 
 // list returns the live deals and those that read finds on disk. Which are live is
-// seen before: one that ends meanwhile would be shown as it was stored before its end.
+// seen before, too: one that ends meanwhile would be shown as it was stored before its end.
 func (p *Provider) list(read func() ([]record, error)) ([]ProviderDealState, error) {
-	p.mu.Lock()
-	live := slices.Collect(maps.Values(p.live))
-	p.mu.Unlock()
+	before := p.allLive()
 	records, err := read()
 	if err != nil {
 		return nil, err
 	}
 	var states []ProviderDealState
 	seen := make(map[int64]bool)
-	for _, d := range live {
+	live := p.allLive()
+	for _, d := range slices.Concat(live, slices.DeleteFunc(before, func(d *providerDeal) bool { return slices.Contains(live, d) })) {
 		s, instance := d.snapshot()
 		states = append(states, s)
 		seen[instance] = instance != 0
@@ -60,6 +59,13 @@ func (p *Provider) list(read func() ([]record, error)) ([]ProviderDealState, err
 		states = append(states, s)
 	}
 	return states, nil
+}
+
+// allLive returns the deals that are live now.
+func (p *Provider) allLive() []*providerDeal {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.live))
 }
 
 // providerState is a stored deal for people.

@@ -25,6 +25,7 @@ type channelView struct {
 	placed     bool // offset is known
 	beyond     bool // the current channel skipped what was never sent
 	behind     bool // it began further back than what can have been lost
+	before     bool // it began before the deal did
 	endless    bool // it was stopped because it follows links without end
 	held       bool // it may not go beyond links, see Hold
 	pinned     bool // first is known
@@ -34,7 +35,7 @@ type channelView struct {
 	base       uint64
 	baseKnown  bool
 	queued     voucher.Bytes // by data-transfer's count, which has no meter's detail
-	first      int64         // links that the deal's first channel skips
+	first      int64         // links that the deal's first channel skips, none of the others fewer
 	links      int64         // furthest link sent
 	sent       voucher.Bytes // by the current channel
 	position   voucher.Bytes // where the current channel's latest request is in the deal
@@ -81,6 +82,7 @@ func (d *providerDeal) measure(v *channelView) {
 // locate finds out where in the deal the channel's latest request is.
 func (d *providerDeal) locate(v *channelView, m Progress) {
 	begin := voucher.Bytes(m.Skipped).Sub(voucher.Bytes(v.base))
+	v.before = v.before || m.Skipped < v.base // those are nobody's bytes: no account has them
 	if !v.started {
 		v.behind = v.behind || v.returnedAt.Sub(begin) > d.p.cfg.ResendAllowance
 	}
@@ -98,6 +100,8 @@ func (v *channelView) overdone() string {
 	switch {
 	case v.beyond:
 		return voucher.RefusedResume.Message("the client left out blocks that it was not sent: make a new deal")
+	case v.before:
+		return voucher.RefusedResume.Message("the client asks for what lies before the deal's first block: make a new deal")
 	case v.behind:
 		return voucher.RefusedResume.Message("the client asks again for more than can have been lost on the way: make a new deal")
 	case v.endless:

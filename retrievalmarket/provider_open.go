@@ -69,7 +69,9 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 	d = newProviderDeal(p, key.From, proposal, record{Created: time.Now().UTC(), PieceID: piece.ID.String(), First: uint64(chid.ID)})
 	d.piece, d.origin = piece, origin(p.cfg.Host.Network(), key.From)
 	terms := proposal.Params.Terms()
-	d.lent = p.trust.lend(key.From, terms.Price)
+	if carrier := p.carrierOf(chid); carrier != p.streams && carrier.meter() != nil { // what is lent must be found again
+		d.lent = p.trust.lend(key.From, terms.Price)
+	}
 	d.deal = Deal{Phase: Moving, Ready: !piece.Sealed, Account: revalidator.Account{Terms: terms, Credit: p.cfg.Credit.Add(d.lent)}}
 	grant := validation.Grant{Verdict: d.deal.verdict()}
 	d.told, d.asked, d.view.chid, d.view.attached, d.view.account = grant, d.askedFirst(), chid, true, d.deal.Account
@@ -166,7 +168,7 @@ func (d *providerDeal) comesBack(v *channelView) error {
 // go. Bytes that were sent before are sent again without charge, see comesBack;
 // what the new channel skips was charged, and one that skips more ends the deal
 // when its first block shows it: a client that goes on behind doubles of what it
-// holds skips more links, and no more bytes. Until the deal has sent a block, every
+// holds skips more links, and no more bytes. None may begin before the first one. Until the deal has sent a block, every
 // channel of it begins where the first one did. A channel that may not send
 // anything new before it is paid for is held behind what was sent. After a restart
 // of the provider it is not known what that was, and a client that owes may have
@@ -186,11 +188,13 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 		return validation.Grant{}, chid, err
 	}
 	next, _ := meter(chid)
-	if !v.baseKnown && v.pinned && next.SkipLinks != v.first {
-		return validation.Grant{}, chid, fmt.Errorf("%w: nothing was sent yet of what begins at link %d, and this channel begins at %d", voucher.RefusedResume, v.first, next.SkipLinks)
+	if err := v.mayBeginAt(next.SkipLinks); err != nil {
+		return validation.Grant{}, chid, err
 	}
 	old := v.chid
-	v.first, v.pinned = next.SkipLinks, true
+	if !v.pinned && !v.baseKnown {
+		v.first, v.pinned = next.SkipLinks, true
+	}
 	v.sentBefore, v.sent = v.sentBefore.Add(v.sent), 0
 	v.restarted, v.placed, v.offset, v.ahead, v.queued = false, false, 0, 0, 0
 	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict()}
@@ -207,6 +211,21 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 	}
 	v.chid, v.attached = chid, true
 	return grant, old, nil
+}
+
+// mayBeginAt refuses another channel of the deal that skips so few links that it would
+// be sent what lies before the deal's first block. That is in no account: it would have
+// it for nothing. Where the first channel of a deal that was taken up from disk began is
+// known in bytes only, and such a channel is found out by its first block, see locate.
+func (v *channelView) mayBeginAt(skip int64) error {
+	switch {
+	case !v.pinned:
+	case !v.baseKnown && skip != v.first:
+		return fmt.Errorf("%w: nothing was sent yet of what begins at link %d, and this channel begins at %d", voucher.RefusedResume, v.first, skip)
+	case skip < v.first:
+		return fmt.Errorf("%w: the deal begins at link %d, and this channel at %d: make a new deal", voucher.RefusedResume, v.first, skip)
+	}
+	return nil
 }
 
 // holdBack lets a channel that owes run behind what was sent before, and no

@@ -178,11 +178,11 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 	}
 	d.publish(event)
 	switch {
-	case d.sentAll:
-	case d.deal.Phase == Completed:
+	case d.over():
+	case d.deal.Phase == Completed || d.lent != 0:
 		d.closeLater(ctx, chid)
 	default:
-		defer d.repay() // when its channel is closed
+		defer d.repay()
 	}
 	if !attached || d.p.away(d.key.From) {
 		return
@@ -215,7 +215,7 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 // send keeps its limit: that the client wants no more is only its word. It
 // completes within that limit if it was about to, and is closed later if it was not.
 func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, reply *voucher.DealResponse) error {
-	if d.sentAll {
+	if d.over() {
 		return d.update(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
 	}
 	last := d.grant()
@@ -223,12 +223,12 @@ func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, r
 	return d.update(ctx, chid, last, reply)
 }
 
-// closeLater ends a channel that had more to send when its client said that it wants no
-// more, and looks at what that was sent meanwhile.
+// closeLater ends a channel that had more to send when its deal ended, by its client's
+// word or with something lent, and looks at what that was sent meanwhile.
 func (d *providerDeal) closeLater(ctx context.Context, chid datatransfer.ChannelID) {
 	d.p.done.Go(func() {
 		pause(ctx, closeAfter)
-		d.closeChannel(ctx, chid)
+		d.closeNow(ctx, chid)
 		d.tally()
 		d.repay()
 	})
@@ -247,11 +247,14 @@ func (d *providerDeal) closeChannel(ctx context.Context, chid datatransfer.Chann
 	if chid == (datatransfer.ChannelID{}) {
 		return
 	}
-	d.p.done.Go(func() {
-		ctx, cancel := context.WithTimeout(ctx, tellTimeout)
-		defer cancel()
-		if err := d.p.carrierOf(chid).close(ctx, chid); err != nil {
-			d.p.log.Debug("close replaced channel", "channel", chid, "err", err)
-		}
-	})
+	d.p.done.Go(func() { d.closeNow(ctx, chid) })
+}
+
+// closeNow is closeChannel, and waits.
+func (d *providerDeal) closeNow(ctx context.Context, chid datatransfer.ChannelID) {
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	if err := d.p.carrierOf(chid).close(ctx, chid); err != nil {
+		d.p.log.Debug("close channel", "channel", chid, "err", err)
+	}
 }
