@@ -1,12 +1,8 @@
 package integration
 
 import (
-	"crypto/rand"
 	"testing"
 	"time"
-
-	gsmsg "github.com/ipfs/go-graphsync/message"
-	"github.com/libp2p/go-libp2p/core/crypto"
 
 	"github.com/tollgraph/tollgraph/voucher"
 )
@@ -16,22 +12,14 @@ import (
 func TestReturnBeforeRestarted(t *testing.T) {
 	shop := newShop(t)
 	ctx := within(t, longest)
-	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
-	must(t, err)
-	dir := t.TempDir()
-	sel := newSeller(t, dir, newHostWithKey(t, key, true), shop.cars, shopAsk, voucher.OneFIL)
+	sel, reopen := reopens(t, shop)
 	r := newReturner(t, sel, shop, 7)
 	r.begin(ctx, 16)
 	r.has(ctx, shopInterval)
 	r.payNext(ctx)
 	r.has(ctx, 2*shopInterval)
 	before := r.loot(ctx, shop)
-	addr := sel.host.Addrs()[0].String()
-	sel.stop()
-	sel = newSeller(t, dir, newHostAt(t, key, addr), shop.cars, shopAsk, voucher.OneFIL)
-	must(t, r.raider.host.Network().ClosePeer(sel.host.ID()))
-	must(t, r.raider.host.Connect(ctx, sel.addr()))
-	r.sender, r.last = nil, gsmsg.GraphSyncRequest{} // its request is gone
+	reopen(ctx, r)
 	r.next++
 	r.begin(ctx, 0)
 	if got := r.loot(ctx, shop); got.unique > before.unique+shopBlock {

@@ -41,6 +41,7 @@ type site struct {
 	plain     datatransfer.Manager // what transfers wraps, in a homemade stack
 	meter     market.Meter
 	hold      market.Hold
+	bound     market.Bound
 }
 
 func (s site) addr() peer.AddrInfo { return peer.AddrInfo{ID: s.host.ID(), Addrs: s.host.Addrs()} }
@@ -50,7 +51,7 @@ func newSite(t *testing.T) site {
 	t.Helper()
 	s := newStack(t, newHost(t, true), t.TempDir())
 	t.Cleanup(s.close)
-	return site{host: s.host, transfers: s.node.Transfers(), meter: s.meter, hold: s.node.Meter.Hold}
+	return site{host: s.host, transfers: s.node.Transfers(), meter: s.meter, hold: s.node.Meter.Hold, bound: s.node.Meter.Bound}
 }
 
 func newTrader(t *testing.T, s site, size int64) *trader {
@@ -78,7 +79,7 @@ func newTrader(t *testing.T, s site, size int64) *trader {
 	tr.goods = goods{pieces}
 	tr.provider, err = market.NewProvider(market.ProviderConfig{
 		Host: tr.host, Transfers: tr.transfers, UseStore: transport.UseStore, Pieces: tr.goods, Node: till, DB: db, PayTo: key.Address(),
-		Ask: defaultAsk, Meter: tr.meter, Hold: tr.hold, Client: tr.client, Logger: testLogger(),
+		Ask: defaultAsk, Meter: tr.meter, Hold: tr.hold, Bound: tr.bound, Client: tr.client, Logger: testLogger(),
 	})
 	must(t, err)
 	must(t, tr.provider.Start(t.Context()))

@@ -168,7 +168,7 @@ func newSellerOn(t testing.TB, on *stack, dir string, cars []string, ask voucher
 	must(t, err)
 	cfg := market.ProviderConfig{
 		Host: s.host, Transfers: s.node.Transfers(), UseStore: transport.UseStore, Pieces: goods{s.pieces}, Node: s.till, DB: db, PayTo: key.Address(),
-		Ask: ask, Meter: s.meter, Hold: s.node.Meter.Hold, Proven: s.node.Meter.Prove, Logger: testLogger(),
+		Ask: ask, Meter: s.meter, Hold: s.node.Meter.Hold, Bound: s.node.Meter.Bound, Proven: s.node.Meter.Prove, Logger: testLogger(),
 		CreditLine: func() *voucher.Amount { line := s.till.DefaultCredit(); return &line },
 	}
 	for _, o := range opts {

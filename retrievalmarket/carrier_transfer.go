@@ -97,6 +97,9 @@ type transferBook struct {
 }
 
 func (b transferBook) Open(chid datatransfer.ChannelID, p voucher.DealProposal) (validation.Grant, voucher.DealResponse, error) {
+	if b.streams.has(chid) {
+		return validation.Grant{}, voucher.DealResponse{}, fmt.Errorf("%w: use another transfer id", voucher.RefusedBusy)
+	}
 	settled := b.transfers.opensIn(chid, b.form) // before the deal has anything to say
 	g, r, err := b.Provider.Open(chid, p)
 	settled(err)
@@ -168,6 +171,12 @@ func (t *providerTransfers) form(chid datatransfer.ChannelID) voucher.Form {
 }
 
 func (t *providerTransfers) meter() Meter { return t.p.cfg.Meter }
+
+func (t *providerTransfers) bound(chid datatransfer.ChannelID, from int64, size uint64) {
+	if t.p.cfg.Bound != nil {
+		t.p.cfg.Bound(chid, from, size)
+	}
+}
 
 func (t *providerTransfers) hold(chid datatransfer.ChannelID, link int64) bool {
 	if t.p.cfg.Hold == nil {

@@ -22,7 +22,8 @@ const leastEarned = 64 << 10
 // each boundary of their next ones. The first payment of a deal comes a round trip after
 // its first byte, and without it a provider far away would stand still for as long.
 // It is lent once, to all deals of a client together, and what a deal ends owing is
-// taken off. It is not on disk: a provider that starts anew lends nothing yet.
+// taken off. It is not on disk, but for what is lent to deals that go on: a provider that
+// starts anew lends nothing more yet.
 type goodwill struct {
 	most Bytes // to one deal; 0 lends nothing
 
@@ -51,6 +52,18 @@ func (g *goodwill) lend(to peer.ID, price voucher.Price) Bytes {
 	s.lent = s.lent.Add(price.Of(lent))
 	g.clients[to] = s
 	return lent
+}
+
+// lentBefore takes in what an earlier run lent to a deal that goes on.
+func (g *goodwill) lentBefore(to peer.ID, lent Bytes, price voucher.Price) {
+	if lent == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.clients[to]
+	s.lent = s.lent.Add(price.Of(lent))
+	g.clients[to] = s
 }
 
 // over takes in that a deal which was lent so many bytes has ended with a.

@@ -153,7 +153,10 @@ func (p *Provider) revive(r record) (*providerDeal, error) {
 		return nil, err
 	}
 	d := newProviderDeal(p, from, proposal, r)
-	d.deal = r.deal(proposal.Params.Terms(), p.cfg.Credit)
+	terms := proposal.Params.Terms()
+	d.lent = Bytes(r.Lent)
+	p.trust.lentBefore(from, d.lent, terms.Price)
+	d.deal = r.deal(terms, p.cfg.Credit.Add(d.lent))
 	d.view.account = d.deal.Account
 	d.view.recalled = true
 	d.publishView()

@@ -38,6 +38,9 @@ type ProviderConfig struct {
 	// Hold belongs to Meter. Without it, a client that owes is not sent again what
 	// was lost on the way, and has to make a new deal.
 	Hold Hold
+	// Bound belongs to Meter. Without it, a client that knows how data-transfer counts
+	// can come back for what it left out, and is sent it for nothing.
+	Bound Bound
 	// Proven, if set, hears of clients that paid for something or took what is free, so
 	// that requests of others may wait behind theirs. transport.Exchange.Prove is one.
 	Proven func(peer.ID)

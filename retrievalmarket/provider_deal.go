@@ -45,7 +45,7 @@ type providerDeal struct {
 	gone     chan struct{} // closed when the goroutine has ended
 	returns  *rate.Limiter // of new and restarted channels
 	since    time.Time     // when it took its place
-	lent     Bytes         // of what its client has earned; of a deal from an earlier run nothing
+	lent     Bytes         // of what its client has earned
 
 	// Owned by the goroutine that runs run, and before it starts by its maker.
 	deal      Deal
@@ -61,6 +61,7 @@ type providerDeal struct {
 	streaming bool                   // the client pays on a stream of its own: it need not be asked
 	done      bool                   // the client said that it has everything
 	sentAll   datatransfer.ChannelID // the channel of which its carrier said that it has nothing more to send
+	wasOver   bool                   // it was the deal\'s last one
 	unsealing bool
 	active    time.Time // when anything last happened that keeps it open
 	moved     time.Time // when a byte last moved, or could again; see room
@@ -128,15 +129,20 @@ func (d *providerDeal) leave() {
 		d.p.begun.giveBack(d.key.From)
 	}
 	d.prove()
-	if d.deal.Phase.Final() && d.over() {
-		d.repay()
-	}
+	defer func() {
+		if d.wasOver {
+			d.repay()
+		}
+	}()
 	d.p.mu.Lock()
 	defer d.p.mu.Unlock()
+	d.wasOver = d.deal.Phase.Final() && d.over() // no other channel comes any more
 	delete(d.p.live, d.key)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.p.byChan, d.view.chid)
+	if d.p.byChan[d.view.chid] == d {
+		delete(d.p.byChan, d.view.chid)
+	}
 	close(d.gone)
 }
 

@@ -85,14 +85,26 @@ func (d *providerDeal) locate(v *channelView, m Progress) {
 	v.before = v.before || m.Skipped < v.base // those are nobody's bytes: no account has them
 	if !v.started {
 		v.behind = v.behind || v.returnedAt.Sub(begin) > d.p.cfg.ResendAllowance
+		v.beyond = v.beyond || begin > v.canHold()
 	}
 	if !v.placed && !v.restarted {
-		v.beyond = v.beyond || begin > v.account.Moved && !v.recalled
 		v.offset, v.placed = begin, true
 	}
 	v.started, v.recalled = true, false
 	v.position = begin.Add(voucher.Bytes(m.Latest))
 }
+
+// canHold is how many of the deal's bytes its client can have been sent. After a restart
+// of the provider, which sent what is not on record, that is what it was let.
+func (v *channelView) canHold() voucher.Bytes {
+	if v.recalled {
+		return max(v.account.Moved, v.account.Limit().Add(largestBlock))
+	}
+	return v.account.Moved
+}
+
+// largestBlock is more than a block has that crosses a limit.
+const largestBlock = 4 << 20
 
 // overdone is why a client that asks for what it asks for is not served any more,
 // in words for it; "" if it is.

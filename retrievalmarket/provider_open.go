@@ -47,6 +47,9 @@ func askOf(p voucher.Params) voucher.Ask {
 func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealProposal) (validation.Grant, voucher.DealResponse, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.byChan[chid] != nil { // data-transfer takes no other deal for it, but asks here first
+		return validation.Grant{}, voucher.DealResponse{}, fmt.Errorf("%w: this channel has a deal, use another transfer id", voucher.RefusedTerms)
+	}
 	key := ProviderDealID{chid.Initiator, proposal.ID}
 	d := p.live[key]
 	if d != nil {
@@ -71,6 +74,7 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 	terms := proposal.Params.Terms()
 	if carrier := p.carrierOf(chid); carrier != p.streams && carrier.meter() != nil { // what is lent must be found again
 		d.lent = p.trust.lend(key.From, terms.Price)
+		d.rec.Lent = uint64(d.lent)
 	}
 	d.deal = Deal{Phase: Moving, Ready: !piece.Sealed, Account: revalidator.Account{Terms: terms, Credit: p.cfg.Credit.Add(d.lent)}}
 	grant := validation.Grant{Verdict: d.deal.verdict()}
@@ -81,6 +85,7 @@ func (p *Provider) Open(chid datatransfer.ChannelID, proposal voucher.DealPropos
 	}
 	d.publishView()
 	p.live[key], p.byChan[chid] = d, d
+	d.confine(chid, grant.Verdict.Limit)
 	ctx := p.ctx
 	p.done.Go(func() { d.run(ctx) })
 	return grant, d.reply(), nil
@@ -103,6 +108,9 @@ func (p *Provider) Restart(chid datatransfer.ChannelID, proposal voucher.DealPro
 	grant, err := d.restart(chid, queued)
 	if err != nil {
 		return grant, voucher.DealResponse{}, err
+	}
+	if other := p.byChan[chid]; other != nil && other != d {
+		other.lose(chid)
 	}
 	p.byChan[chid], d.origin = d, origin(p.cfg.Host.Network(), chid.Initiator)
 	d.inbox.post(attachNote{chid: chid, old: chid, grant: grant})
@@ -156,6 +164,9 @@ func (d *providerDeal) comesBack(v *channelView) error {
 		return fmt.Errorf("%w: this deal has had too many channels in a short time", voucher.RefusedBusy)
 	}
 	d.measure(v)
+	if why := v.overdone(); why != "" {
+		return fmt.Errorf("%w: %s", voucher.RefusedResume, why)
+	}
 	resent := v.sentBefore.Add(v.sent).Sub(v.account.Moved)
 	if resent > d.p.cfg.ResendAllowance.Add(v.account.Moved) {
 		return fmt.Errorf("%w: %d bytes were sent again already, make a new deal", voucher.RefusedResume, resent)
@@ -192,9 +203,7 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 		return validation.Grant{}, chid, err
 	}
 	old := v.chid
-	if !v.pinned && !v.baseKnown {
-		v.first, v.pinned = next.SkipLinks, true
-	}
+	v.pin(next.SkipLinks)
 	v.sentBefore, v.sent = v.sentBefore.Add(v.sent), 0
 	v.restarted, v.placed, v.offset, v.ahead, v.queued = false, false, 0, 0, 0
 	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict()}
@@ -210,7 +219,28 @@ func (d *providerDeal) reattach(chid datatransfer.ChannelID, proposal voucher.De
 		d.p.carrierOf(old).hold(old, 1) // it is closed in a moment; what it sent until then would not be counted
 	}
 	v.chid, v.attached = chid, true
+	d.confine(chid, grant.Verdict.Limit)
 	return grant, old, nil
+}
+
+// confine has the guard keep the deal's channel within the deal, whatever data-transfer
+// lets it do. d.mu is held, or d is new.
+func (d *providerDeal) confine(chid datatransfer.ChannelID, limit voucher.Bytes) {
+	from := int64(-1) // where its first block begins
+	if d.view.baseKnown {
+		from = int64(min(d.view.base, 1<<62))
+	}
+	d.p.carrierOf(chid).bound(chid, from, uint64(limit))
+}
+
+// lose takes the deal's channel away: it was another deal's, which is on disk, and this
+// one was proposed on it before that was taken up. p.mu is held.
+func (d *providerDeal) lose(chid datatransfer.ChannelID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.view.chid == chid {
+		d.view.chid, d.view.attached = datatransfer.ChannelID{}, false
+	}
 }
 
 // mayBeginAt refuses another channel of the deal that skips so few links that it would
@@ -226,6 +256,13 @@ func (v *channelView) mayBeginAt(skip int64) error {
 		return fmt.Errorf("%w: the deal begins at link %d, and this channel at %d: make a new deal", voucher.RefusedResume, v.first, skip)
 	}
 	return nil
+}
+
+// pin notes where the deal begins, if that is not known.
+func (v *channelView) pin(skip int64) {
+	if !v.pinned && !v.baseKnown {
+		v.first, v.pinned = skip, true
+	}
 }
 
 // holdBack lets a channel that owes run behind what was sent before, and no
@@ -262,6 +299,12 @@ func (d *providerDeal) restart(chid datatransfer.ChannelID, queued voucher.Bytes
 	if err := d.comesBack(v); err != nil {
 		return validation.Grant{}, err
 	}
+	if d.p.cfg.Meter != nil {
+		if err := v.mayBeginAt(next.SkipLinks); err != nil {
+			return validation.Grant{}, err
+		}
+		v.pin(next.SkipLinks)
+	}
 	grant := validation.Grant{Verdict: Deal{Phase: Moving, Ready: v.ready, Account: v.account}.verdict(), Offset: v.offset, Ahead: v.ahead, Queued: queued}
 	if stopped := v.account.Moved >= grant.Verdict.Limit; stopped && !d.holdBack(v, chid, next) {
 		grant.Offset = v.account.Moved
@@ -270,5 +313,6 @@ func (d *providerDeal) restart(chid datatransfer.ChannelID, queued voucher.Bytes
 		v.placed, v.probed = false, queued
 	}
 	v.chid, v.attached, v.restarted = chid, true, true
+	d.confine(chid, grant.Verdict.Limit)
 	return grant, nil
 }

@@ -161,7 +161,24 @@ func (d *providerDeal) askedFirst() voucher.Amount {
 	return voucher.Amount{}
 }
 
+// update lets the deal's channel go as far as g says, if it is still its own.
 func (d *providerDeal) update(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error {
+	d.p.mu.Lock()
+	own := d.p.byChan[chid] == d
+	if own {
+		d.mu.Lock()
+		d.confine(chid, g.Verdict.Limit)
+		d.mu.Unlock()
+	}
+	d.p.mu.Unlock()
+	if !own {
+		return errNoChannel
+	}
+	return d.say(ctx, chid, g, reply)
+}
+
+// say is update for a channel whose bounds stay as they are.
+func (d *providerDeal) say(ctx context.Context, chid datatransfer.ChannelID, g validation.Grant, reply *voucher.DealResponse) error {
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
 	return d.p.carrierOf(chid).grant(ctx, chid, g, reply)
@@ -178,7 +195,7 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 	}
 	d.publish(event)
 	switch {
-	case d.over():
+	case d.wasOver:
 	case d.deal.Phase == Completed || d.lent != 0:
 		d.closeLater(ctx, chid)
 	default:
@@ -215,12 +232,12 @@ func (d *providerDeal) goodbye(ctx context.Context) {
 // send keeps its limit: that the client wants no more is only its word. It
 // completes within that limit if it was about to, and is closed later if it was not.
 func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, reply *voucher.DealResponse) error {
-	if d.over() {
-		return d.update(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
+	if d.wasOver {
+		return d.say(ctx, chid, validation.Grant{Verdict: revalidator.Verdict{Limit: voucher.MaxBytes}}, reply)
 	}
 	last := d.grant()
 	last.Verdict.Settle = false
-	return d.update(ctx, chid, last, reply)
+	return d.say(ctx, chid, last, reply)
 }
 
 // closeLater ends a channel that had more to send when its deal ended, by its client's

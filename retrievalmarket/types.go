@@ -110,6 +110,11 @@ type Progress struct {
 // Meter reads the progress of a channel; false if it is not known.
 type Meter func(datatransfer.ChannelID) (Progress, bool)
 
+// Bound says which bytes of its traversal a channel may be sent, whatever data-transfer
+// lets it do: none before from, and one block when size bytes are reached; a negative
+// from is where the channel's first block begins. transport.Exchange.Bound is one.
+type Bound func(chid datatransfer.ChannelID, from int64, size uint64)
+
 // Hold makes the latest request of a channel stand still behind a link, by its
 // index, so that nothing new is sent, and lets it go with 0. It must not block:
 // it is called while graphsync waits.

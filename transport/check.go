@@ -27,6 +27,7 @@ const (
 	ReasonNoTransfer  Reason = "no-transfer"  // no data-transfer message, or one that is not a pull
 	ReasonMismatch    Reason = "mismatch"     // root or selector differ from the data-transfer message
 	ReasonLive        Reason = "live"         // the channel already has a live request
+	ReasonBound       Reason = "bound"        // goes beyond what its channel may be sent
 	ReasonSkip        Reason = "skip"         // asks for links it claimed to hold before
 	ReasonDuplicate   Reason = "duplicate"    // the request id is in use
 	ReasonBusy        Reason = "busy"         // too many live requests of one peer

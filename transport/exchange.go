@@ -279,8 +279,13 @@ func (e *Exchange) count(_ peer.ID, req graphsync.RequestData, b graphsync.Block
 		ha.TerminateWithError(refuse(ReasonNotAdmitted, "request %s was not admitted", req.ID()))
 		return
 	}
-	again, wire := s.meter.block(s.id, b), b.BlockSizeOnWire()
+	wire := b.BlockSizeOnWire()
+	again, outside := s.meter.block(s.id, b)
 	switch {
+	case outside:
+		e.counts.add(ReasonBound)
+		ha.TerminateWithError(refuse(ReasonBound, "channel %s was sent what lies outside of what it may have", s.channel))
+		return
 	case s.meter.resentTooMuch(e.cfg.MaxResent):
 		e.counts.add(ReasonResent)
 		ha.TerminateWithError(refuse(ReasonResent, "channel %s had more sent again than %d bytes", s.channel, e.cfg.MaxResent))

@@ -73,6 +73,8 @@ type meter struct {
 	first  int64                // the lowest SkipLinks of all requests
 	again  uint64               // of p.Resent, what the latest request sent
 	hold   int64                // the link behind which the latest request stops; 0: none
+	bound  bound                // what may be sent
+	past   int                  // blocks that the latest request sent behind that
 	seen   map[cid.Cid]struct{} // blocks skipped in the latest request; nil once it has started
 }
 
@@ -83,15 +85,15 @@ func (m *meter) begin(id graphsync.RequestID, skip int64) {
 	if m.p.Requests == 0 || skip < m.first {
 		m.first = skip
 	}
-	m.latest, m.again, m.hold, m.seen = id, 0, 0, nil
+	m.latest, m.again, m.hold, m.past, m.seen = id, 0, 0, 0, nil
 	m.p.SkipLinks, m.p.Skipped, m.p.Latest, m.p.Links, m.p.Started, m.p.Repeats = skip, 0, 0, 0, false, 0
 	m.p.Requests++
 }
 
 // block counts one block of request id. A block of an older request, which is
 // being stopped, counts as sent only. again says that the block was a repetition,
-// which nothing is sent for.
-func (m *meter) block(id graphsync.RequestID, b graphsync.BlockData) (again bool) {
+// which nothing is sent for; outside that it is none that the channel may be sent.
+func (m *meter) block(id graphsync.RequestID, b graphsync.BlockData) (again, outside bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	index, wire := b.Index(), b.BlockSizeOnWire()
@@ -100,6 +102,7 @@ func (m *meter) block(id graphsync.RequestID, b graphsync.BlockData) (again bool
 		m.p.Links = index
 		again = wire == 0 && !(index <= m.p.SkipLinks && m.skip(b))
 		m.start(wire)
+		outside = wire != 0 && m.isOutside(wire)
 	}
 	if again {
 		m.p.Repeats++
@@ -114,7 +117,7 @@ func (m *meter) block(id graphsync.RequestID, b graphsync.BlockData) (again bool
 	if wire != 0 {
 		m.p.High = max(m.p.High, index)
 	}
-	return again
+	return again, outside
 }
 
 // start counts what the latest request sends.

@@ -161,6 +161,11 @@ func (n *node) prove(p peer.ID) {
 	}
 }
 
+// bound says what of its traversal a channel may be sent.
+func (n *node) bound(chid datatransfer.ChannelID, from int64, size uint64) {
+	n.stack.Meter.Bound(chid, from, size)
+}
+
 // hold stops a channel behind a link.
 func (n *node) hold(chid datatransfer.ChannelID, link int64) { n.stack.Meter.Hold(chid, link) }
 

@@ -55,7 +55,7 @@ func newSeller(ctx context.Context, n *node, s shop, events market.ProviderSubsc
 	transfers, useStore := n.transfers()
 	out.Provider, err = market.NewProvider(market.ProviderConfig{
 		Host: n.host, Transfers: transfers, UseStore: useStore, Pieces: goods{out.store, free}, Pricing: free.pricing(),
-		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter, Hold: n.hold, Proven: n.prove, Pace: n.egress.Wait,
+		Node: out.till, DB: n.repo.db, Client: s.client, PayTo: out.till.Address(), Ask: s.ask, Meter: n.meter, Hold: n.hold, Bound: n.bound, Proven: n.prove, Pace: n.egress.Wait,
 		CreditLine: hint.line, EarnedCredit: s.earned, Logger: logger("tollgraph/provider"),
 	})
 	if err != nil {

@@ -77,7 +77,7 @@ func main() {
 			p, ok := exchange.Progress(chid)
 			return market.Progress(p), ok
 		},
-		Hold: exchange.Hold, Proven: exchange.Prove,
+		Hold: exchange.Hold, Bound: exchange.Bound, Proven: exchange.Prove,
 	})
 	check(err)
 	check(provider.Start(ctx))

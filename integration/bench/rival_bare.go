@@ -27,6 +27,7 @@ type stack struct {
 	transfers datatransfer.Manager
 	meter     market.Meter // nil: there is none
 	hold      market.Hold
+	bound     market.Bound
 	prove     func(peer.ID)
 }
 
@@ -49,7 +50,7 @@ func (f *field) stack(ctx context.Context, h host.Host, dir string) (stack, erro
 		p, ok := n.Meter.Progress(chid)
 		return market.Progress(p), ok
 	}
-	return stack{n.Transfers(), meter, n.Meter.Hold, n.Meter.Prove}, nil
+	return stack{n.Transfers(), meter, n.Meter.Hold, n.Meter.Bound, n.Meter.Prove}, nil
 }
 
 // bareTransfers is what transport.New assembles, with everything that makes it

@@ -217,7 +217,7 @@ func (f *field) sell(ctx context.Context, h host.Host, t terms) (address.Address
 	cfg := market.ProviderConfig{
 		Host: h, Transfers: n.transfers, UseStore: transport.UseStore, Pieces: f.goods.memory, Node: till, DB: db, PayTo: key.Address(), Logger: silent,
 		Ask:   f.askOf(t),
-		Meter: n.meter, Hold: n.hold, Proven: n.prove,
+		Meter: n.meter, Hold: n.hold, Bound: n.bound, Proven: n.prove,
 	}
 	if !f.c.Strange {
 		cfg.EarnedCredit = earnedCredit

@@ -183,7 +183,7 @@ func (s *seller) start() {
 	must(s.t, err)
 	s.market, err = market.NewProvider(market.ProviderConfig{
 		Host: s.host, Transfers: s.tr.Transfers(), UseStore: transport.UseStore, Pieces: s.goods, Node: s.till, DB: s.db, PayTo: s.payTo,
-		Ask: s.ask, Meter: s.meter, Hold: s.tr.Meter.Hold, Pricing: s.price, Logger: testLogger(),
+		Ask: s.ask, Meter: s.meter, Hold: s.tr.Meter.Hold, Bound: s.tr.Meter.Bound, Pricing: s.price, Logger: testLogger(),
 	})
 	must(s.t, err)
 	must(s.t, s.market.Start(s.t.Context()))
