@@ -20,6 +20,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	market "github.com/tollgraph/tollgraph/retrievalmarket"
+	"github.com/tollgraph/tollgraph/transport"
 	"github.com/tollgraph/tollgraph/voucher"
 )
 
@@ -100,6 +101,9 @@ func TestStallHunt(t *testing.T) {
 	workers.Wait()
 	untilEnded(t, h.s.Provider)
 	h.settled()
+	if n := h.s.node.Dropped()[transport.ReasonBound]; n != 0 {
+		t.Errorf("%d requests went beyond what their deals may have: no client asked for that", n)
+	}
 	h.report()
 }
 
