@@ -47,7 +47,7 @@ type providerCarrier interface {
 	// hold is Hold, and reports whether the carrier knows how. It does not block.
 	hold(chid datatransfer.ChannelID, link int64) bool
 	// bound is Bound. It does not block.
-	bound(chid datatransfer.ChannelID, from int64, size uint64)
+	bound(chid datatransfer.ChannelID, from int64, size, held uint64)
 	// opening is closed when what validation granted a channel holds, and with it what
 	// it is told from then on; nil if it does.
 	opening(chid datatransfer.ChannelID) <-chan struct{}

@@ -86,7 +86,7 @@ func (c *providerStreams) meter() Meter {
 }
 
 // bound does nothing: a stream's blocks are sent in order, as far as they may be.
-func (c *providerStreams) bound(datatransfer.ChannelID, int64, uint64) {}
+func (c *providerStreams) bound(datatransfer.ChannelID, int64, uint64, uint64) {}
 
 func (c *providerStreams) hold(chid datatransfer.ChannelID, link int64) bool {
 	if x := c.sale(chid); x != nil {

@@ -172,9 +172,9 @@ func (t *providerTransfers) form(chid datatransfer.ChannelID) voucher.Form {
 
 func (t *providerTransfers) meter() Meter { return t.p.cfg.Meter }
 
-func (t *providerTransfers) bound(chid datatransfer.ChannelID, from int64, size uint64) {
+func (t *providerTransfers) bound(chid datatransfer.ChannelID, from int64, size, held uint64) {
 	if t.p.cfg.Bound != nil {
-		t.p.cfg.Bound(chid, from, size)
+		t.p.cfg.Bound(chid, from, size, held)
 	}
 }
 

@@ -158,7 +158,7 @@ func (p *Provider) revive(r record) (*providerDeal, error) {
 	p.trust.lentBefore(from, d.lent, terms.Price)
 	d.deal = r.deal(terms, p.cfg.Credit.Add(d.lent))
 	d.view.account = d.deal.Account
-	d.view.recalled = true
+	d.view.recalled, d.view.let = true, Bytes(r.Let)
 	d.publishView()
 	return d, nil
 }

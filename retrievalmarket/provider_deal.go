@@ -290,6 +290,7 @@ func (d *providerDeal) closeIfDone() {
 // news: they are metered again when the client comes back.
 func (d *providerDeal) persist(ctx context.Context) error {
 	d.rec.keep(d.deal)
+	d.rec.Let = max(d.rec.Let, uint64(d.deal.verdict().Limit))
 	old := d.put
 	begun := d.rec.BaseKnown && !old.BaseKnown && !d.deal.Account.Terms.Free()
 	news := d.rec.Phase != max(old.Phase, Moving) || d.rec.Paid != old.Paid || d.rec.Ready != old.Ready && old.Instance != 0 || d.rec.Lane != old.Lane

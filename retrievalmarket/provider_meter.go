@@ -21,15 +21,17 @@ import (
 type channelView struct {
 	chid       datatransfer.ChannelID
 	attached   bool
-	restarted  bool // by data-transfer's own restart: its count goes on
-	placed     bool // offset is known
-	beyond     bool // the current channel skipped what was never sent
-	behind     bool // it began further back than what can have been lost
-	before     bool // it began before the deal did
-	endless    bool // it was stopped because it follows links without end
-	held       bool // it may not go beyond links, see Hold
-	pinned     bool // first is known
-	recalled   bool // taken up from disk, and nothing sent since: links is not known
+	restarted  bool          // by data-transfer's own restart: its count goes on
+	placed     bool          // offset is known
+	beyond     bool          // the current channel skipped what was never sent
+	behind     bool          // it began further back than what can have been lost
+	before     bool          // it began before the deal did
+	endless    bool          // it was stopped because it follows links without end
+	outside    bool          // it was stopped because it went where it may not
+	held       bool          // it may not go beyond links, see Hold
+	pinned     bool          // first is known
+	recalled   bool          // taken up from disk, and nothing sent since: links is not known
+	let        voucher.Bytes // of one that was, how far it was let go at most
 	ready      bool
 	account    revalidator.Account
 	base       uint64
@@ -66,6 +68,7 @@ func (d *providerDeal) measure(v *channelView) {
 		return
 	}
 	v.sent, v.endless = voucher.Bytes(m.Sent), v.endless || m.Endless
+	v.outside = v.outside || m.Outside
 	if !m.Begun {
 		return
 	}
@@ -97,14 +100,17 @@ func (d *providerDeal) locate(v *channelView, m Progress) {
 // canHold is how many of the deal's bytes its client can have been sent. After a restart
 // of the provider, which sent what is not on record, that is what it was let.
 func (v *channelView) canHold() voucher.Bytes {
-	if v.recalled {
-		return max(v.account.Moved, v.account.Limit().Add(largestBlock))
+	switch {
+	case !v.recalled:
+		return v.account.Moved
+	case v.let == 0: // a program wrote the record that did not say
+		return voucher.MaxBytes
 	}
-	return v.account.Moved
+	return max(v.account.Moved, v.let.Add(largestBlock))
 }
 
-// largestBlock is more than a block has that crosses a limit.
-const largestBlock = 4 << 20
+// largestBlock is what a block has at most, as other protocols have it, that crosses a limit.
+const largestBlock = 2 << 20
 
 // overdone is why a client that asks for what it asks for is not served any more,
 // in words for it; "" if it is.
@@ -112,8 +118,8 @@ func (v *channelView) overdone() string {
 	switch {
 	case v.beyond:
 		return voucher.RefusedResume.Message("the client left out blocks that it was not sent: make a new deal")
-	case v.before:
-		return voucher.RefusedResume.Message("the client asks for what lies before the deal's first block: make a new deal")
+	case v.outside, v.before:
+		return voucher.RefusedResume.Message("the client asks for what its deal does not have, or what it left out: make a new deal")
 	case v.behind:
 		return voucher.RefusedResume.Message("the client asks again for more than can have been lost on the way: make a new deal")
 	case v.endless:

@@ -230,7 +230,7 @@ func (d *providerDeal) confine(chid datatransfer.ChannelID, limit voucher.Bytes)
 	if d.view.baseKnown {
 		from = int64(min(d.view.base, 1<<62))
 	}
-	d.p.carrierOf(chid).bound(chid, from, uint64(limit))
+	d.p.carrierOf(chid).bound(chid, from, uint64(limit), uint64(d.view.canHold()))
 }
 
 // lose takes the deal's channel away: it was another deal's, which is on disk, and this

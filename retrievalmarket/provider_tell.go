@@ -237,6 +237,9 @@ func (d *providerDeal) letGo(ctx context.Context, chid datatransfer.ChannelID, r
 	}
 	last := d.grant()
 	last.Verdict.Settle = false
+	d.mu.Lock()
+	d.confine(chid, last.Verdict.Limit)
+	d.mu.Unlock()
 	return d.say(ctx, chid, last, reply)
 }
 

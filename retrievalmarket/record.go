@@ -42,6 +42,7 @@ type record struct {
 	// Provider.
 	Base      uint64 `json:"base,omitempty"` // bytes that the first channel skipped
 	BaseKnown bool   `json:"base_known,omitempty"`
+	Let       uint64 `json:"let,omitempty"`  // how many of its bytes its channels were let send at most
 	Lent      uint64 `json:"lent,omitempty"` // bytes that its client had earned and was lent
 	PieceID   string `json:"piece,omitempty"`
 	First     uint64 `json:"first_channel,omitempty"` // the transfer id of its first channel

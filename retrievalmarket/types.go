@@ -105,15 +105,17 @@ type Progress struct {
 	Requests  int    // requests that the channel had
 	Repeats   int64  // links to blocks passed before that the latest request followed
 	Endless   bool   // whether it was stopped because of them
+	Outside   bool   // whether a request was stopped because it went where Bound lets none go
 }
 
 // Meter reads the progress of a channel; false if it is not known.
 type Meter func(datatransfer.ChannelID) (Progress, bool)
 
 // Bound says which bytes of its traversal a channel may be sent, whatever data-transfer
-// lets it do: none before from, and one block when size bytes are reached; a negative
-// from is where the channel's first block begins. transport.Exchange.Bound is one.
-type Bound func(chid datatransfer.ChannelID, from int64, size uint64)
+// lets it do: none before from, and one block when size bytes are reached; no request
+// begins more than held bytes behind from, and a negative from is where the channel's
+// first block begins. transport.Exchange.Bound is one.
+type Bound func(chid datatransfer.ChannelID, from int64, size, held uint64)
 
 // Hold makes the latest request of a channel stand still behind a link, by its
 // index, so that nothing new is sent, and lets it go with 0. It must not block:

@@ -3,6 +3,7 @@ package transport
 import (
 	"testing"
 
+	datatransfer "github.com/filecoin-project/go-data-transfer/v2"
 	"github.com/ipfs/go-graphsync"
 )
 
@@ -13,17 +14,19 @@ func TestBound(t *testing.T) {
 		bound bound
 		sent  int // blocks, until one is outside
 	}{
-		"none":                            {bound{}, 8},
-		"free":                            {bound{set: true, own: true, size: 1 << 62}, 8},
-		"its own beginning":               {bound{set: true, own: true, size: 100}, 3},
-		"its own beginning, to the byte":  {bound{set: true, own: true, size: 120}, 3},
-		"its own beginning, one more":     {bound{set: true, own: true, size: 121}, 4},
-		"held until it is paid for":       {bound{set: true, own: true}, 1},
-		"begins further on":               {bound{set: true, from: 60, size: 121}, 3},
-		"begins where it should":          {bound{set: true, from: 120, size: 121}, 4},
-		"begins before":                   {bound{set: true, from: 121, size: 1 << 62}, 0},
-		"begins behind what it may have":  {bound{set: true, size: 60}, 1},
-		"begins at what was let, and one": {bound{set: true, size: 120}, 1},
+		"none":                              {bound{}, 8},
+		"free":                              {bound{set: true, own: true, size: 1 << 62}, 8},
+		"its own beginning":                 {bound{set: true, own: true, size: 100}, 3},
+		"its own beginning, to the byte":    {bound{set: true, own: true, size: 120}, 3},
+		"its own beginning, one more":       {bound{set: true, own: true, size: 121}, 4},
+		"held until it is paid for":         {bound{set: true, own: true}, 1},
+		"begins further on":                 {bound{set: true, from: 60, size: 121, held: 60}, 3},
+		"begins further on than it can":     {bound{set: true, from: 60, size: 121, held: 59}, 0},
+		"begins where it should":            {bound{set: true, from: 120, size: 121}, 4},
+		"begins before":                     {bound{set: true, from: 121, size: 1 << 62}, 0},
+		"holds more than it may be sent":    {bound{set: true, size: 60, held: 120}, 1},
+		"holds all that it may be sent":     {bound{set: true, size: 120, held: 120}, 1},
+		"holds more than it may and cannot": {bound{set: true, size: 60, held: 119}, 0},
 	} {
 		m, id := &meter{}, graphsync.NewRequestID()
 		m.begin(id, 2)
@@ -41,5 +44,45 @@ func TestBound(t *testing.T) {
 		if sent != tc.sent {
 			t.Errorf("%s: %d blocks, want %d", name, sent, tc.sent)
 		}
+		p := m.progress()
+		if p.Outside != (sent < 8) || p.Latest != 60*uint64(sent) || sent == 0 && (p.Begun || p.Reached != 0 || p.High != 0) {
+			t.Errorf("%s: what is outside counts: %+v", name, p)
+		}
+	}
+}
+
+// TestBoundRaised: one block more is sent for each payment that leads on, and none for one
+// that does not.
+func TestBoundRaised(t *testing.T) {
+	links := someLinks(t, 10)
+	e := &Exchange{table: newTable(8)}
+	in := Incoming{ID: graphsync.NewRequestID(), Channel: datatransfer.ChannelID{Initiator: "p", Responder: "me", ID: 1}}
+	s, err := e.table.admit(in, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	send := func() (outside bool) {
+		_, outside = s.meter.block(in.ID, fakeBlock{links[sent], 60, true, int64(sent) + 1})
+		sent++
+		return outside
+	}
+	for i, size := range []uint64{60, 180, 240} {
+		e.Bound(in.Channel, -1, size, 0)
+		for uint64(sent)*60 < size {
+			if send() {
+				t.Fatalf("%d blocks are too many for %d bytes", sent, size)
+			}
+		}
+		if i == 2 {
+			break
+		}
+	}
+	if send() {
+		t.Fatal("the block behind the limit was not sent")
+	}
+	e.Bound(in.Channel, -1, 241, 0)
+	if !send() {
+		t.Error("another block was sent for a payment of a byte")
 	}
 }

@@ -63,6 +63,10 @@ type Progress struct {
 	// it followed, and Endless says that it was stopped because of that.
 	Repeats int64
 	Endless bool
+
+	// Outside says that a request was stopped because it went where Bound lets none
+	// go. What it sent there is in Sent, and in nothing else.
+	Outside bool
 }
 
 // A meter counts the blocks of one channel.
@@ -98,11 +102,14 @@ func (m *meter) block(id graphsync.RequestID, b graphsync.BlockData) (again, out
 	defer m.mu.Unlock()
 	index, wire := b.Index(), b.BlockSizeOnWire()
 	latest := id == m.latest
+	if latest && wire != 0 && m.isOutside() {
+		m.p.Sent += wire
+		return false, true
+	}
 	if latest {
 		m.p.Links = index
 		again = wire == 0 && !(index <= m.p.SkipLinks && m.skip(b))
 		m.start(wire)
-		outside = wire != 0 && m.isOutside(wire)
 	}
 	if again {
 		m.p.Repeats++

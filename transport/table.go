@@ -87,13 +87,13 @@ func (t *table) admit(in Incoming, maxPeer int) (*served, error) {
 	if t.channels[in.Channel] == nil {
 		t.channels[in.Channel] = c
 		t.oldest = append(t.oldest, in.Channel)
-		t.trim()
 	}
 	c.drop = false
 	c.live[in.ID] = s
 	t.requests[in.ID] = s
 	t.peers[s.peer]++
 	c.meter.begin(in.ID, in.SkipLinks)
+	t.trim()
 	return s, nil
 }
 

@@ -162,8 +162,8 @@ func (n *node) prove(p peer.ID) {
 }
 
 // bound says what of its traversal a channel may be sent.
-func (n *node) bound(chid datatransfer.ChannelID, from int64, size uint64) {
-	n.stack.Meter.Bound(chid, from, size)
+func (n *node) bound(chid datatransfer.ChannelID, from int64, size, held uint64) {
+	n.stack.Meter.Bound(chid, from, size, held)
 }
 
 // hold stops a channel behind a link.
