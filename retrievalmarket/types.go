@@ -112,7 +112,7 @@ type Progress struct {
 type Meter func(datatransfer.ChannelID) (Progress, bool)
 
 // Bound says which bytes of its traversal a channel may be sent, whatever data-transfer
-// lets it do: none before from, and one block when size bytes are reached; no request
+// lets it do: none before from, and two blocks when size bytes are reached; no request
 // begins more than held bytes behind from, and a negative from is where the channel's
 // first block begins. transport.Exchange.Bound is one.
 type Bound func(chid datatransfer.ChannelID, from int64, size, held uint64)

@@ -8,13 +8,13 @@ type bound struct {
 	set  bool
 	own  bool   // from is the channel's own Base
 	from uint64 // where the first block may begin
-	size uint64 // how many bytes further all but one must begin
+	size uint64 // how many bytes further all but mayPass must begin
 	held uint64 // how many bytes further a request may begin
 }
 
 // Bound says which bytes of its traversal a channel may be sent, whatever
 // data-transfer lets it do: none that begin before from, and, once size bytes behind it
-// are reached, one block; and no request begins more than held bytes behind it, which is
+// are reached, two blocks; and no request begins more than held bytes behind it, which is
 // what the peer can have. A negative from is where the channel's first block begins. A
 // request that sends anything else is ended, and what it sent is not counted as progress:
 // Progress.Outside says so. Data-transfer's limit counts blocks that
@@ -32,10 +32,10 @@ func (e *Exchange) Bound(chid datatransfer.ChannelID, from int64, size, held uin
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.bound = b
-	if m.p.Skipped+m.p.Latest-min(m.begins(), m.p.Skipped+m.p.Latest) < size {
-		m.past = 0
+	if m.bound != b && (!m.bound.set || m.bound.size < size) {
+		m.past = 0 // whoever raises it may want to see where the channel is
 	}
+	m.bound = b
 }
 
 // begins is where the first block may begin. It is called with mu held.
@@ -49,6 +49,11 @@ func (m *meter) begins() uint64 {
 	return m.p.Skipped
 }
 
+// mayPass is how many blocks may be sent behind what was let, each time that this is
+// raised: one that shows where the channel is when the node was restarted, and one more
+// if a payment came before that was seen.
+const mayPass = 2
+
 // isOutside reports whether the latest request's next block is none that it may be sent.
 // It is called with mu held, before the block is counted.
 func (m *meter) isOutside() bool {
@@ -61,7 +66,7 @@ func (m *meter) isOutside() bool {
 		m.p.Outside = true
 	case at-from >= m.bound.size:
 		m.past++
-		m.p.Outside = m.p.Outside || m.past > 1
+		m.p.Outside = m.p.Outside || m.past > mayPass
 	}
 	return m.p.Outside
 }
