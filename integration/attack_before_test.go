@@ -12,14 +12,8 @@ import (
 func TestReturnBeforeRestarted(t *testing.T) {
 	shop := newShop(t)
 	ctx := within(t, longest)
-	sel, reopen := reopens(t, shop)
-	r := newReturner(t, sel, shop, 7)
-	r.begin(ctx, 16)
-	r.has(ctx, shopInterval)
-	r.payNext(ctx)
-	r.has(ctx, 2*shopInterval)
+	r := newRecalled(ctx, t, shop, 16)
 	before := r.loot(ctx, shop)
-	reopen(ctx, r)
 	r.next++
 	r.begin(ctx, 0)
 	if got := r.loot(ctx, shop); got.unique > before.unique+shopBlock {

@@ -50,9 +50,23 @@ func reopens(t *testing.T, shop *shop, opts ...sellerOption) (*seller, func(ctx 
 		sel.stop()
 		sel = newSeller(t, dir, newHostAt(t, key, addr), shop.cars, shopAsk, voucher.OneFIL, opts...)
 		must(t, r.raider.host.Network().ClosePeer(sel.host.ID()))
-		must(t, r.raider.host.Connect(ctx, sel.addr()))
-		r.s, r.sender, r.last = sel, nil, gsmsg.GraphSyncRequest{} // its request is gone
+		r.moved(ctx, sel.host)
+		r.s, r.last = sel, gsmsg.GraphSyncRequest{} // its request is gone
 	}
+}
+
+// newRecalled is a returner that began at a link and paid for one interval of two, and
+// whose seller was restarted since.
+func newRecalled(ctx context.Context, t *testing.T, shop *shop, skip int64) *returner {
+	t.Helper()
+	sel, reopen := reopens(t, shop)
+	r := newReturner(t, sel, shop, 7)
+	r.begin(ctx, skip)
+	r.has(ctx, shopInterval)
+	r.payNext(ctx)
+	r.has(ctx, 2*shopInterval)
+	reopen(ctx, r)
+	return r
 }
 
 // leave cancels the request of a returner, and waits until nothing comes any more.
@@ -133,13 +147,7 @@ func TestRestartRecalled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			shop, _ := newLongShop(t, 400)
 			ctx := within(t, longest)
-			sel, reopen := reopens(t, shop)
-			r := newReturner(t, sel, shop, 7)
-			r.begin(ctx, 200)
-			r.has(ctx, shopInterval)
-			r.payNext(ctx)
-			r.has(ctx, 2*shopInterval)
-			reopen(ctx, r)
+			r := newRecalled(ctx, t, shop, 200)
 			way(ctx, r)
 			r.onlyPaid(ctx, "in the end")
 		})

@@ -61,7 +61,7 @@ type providerDeal struct {
 	streaming bool                   // the client pays on a stream of its own: it need not be asked
 	done      bool                   // the client said that it has everything
 	sentAll   datatransfer.ChannelID // the channel of which its carrier said that it has nothing more to send
-	wasOver   bool                   // it was the deal\'s last one
+	wasOver   bool                   // it was the deal's last one
 	unsealing bool
 	active    time.Time // when anything last happened that keeps it open
 	moved     time.Time // when a byte last moved, or could again; see room

@@ -179,8 +179,8 @@ func (d *providerDeal) comesBack(v *channelView) error {
 // go. Bytes that were sent before are sent again without charge, see comesBack;
 // what the new channel skips was charged, and one that skips more ends the deal
 // when its first block shows it: a client that goes on behind doubles of what it
-// holds skips more links, and no more bytes. None may begin before the first one. Until the deal has sent a block, every
-// channel of it begins where the first one did. A channel that may not send
+// holds skips more links, and no more bytes. None may begin before the first one. Until
+// the deal has sent a block, every channel of it begins where the first one did. A channel that may not send
 // anything new before it is paid for is held behind what was sent. After a restart
 // of the provider it is not known what that was, and a client that owes may have
 // one block: it cannot pay for one that was lost on the way.

@@ -17,10 +17,10 @@ type bound struct {
 // are reached, two blocks; and no request begins more than held bytes behind it, which is
 // what the peer can have. A negative from is where the channel's first block begins. A
 // request that sends anything else is ended, and what it sent is not counted as progress:
-// Progress.Outside says so. Data-transfer's limit counts blocks that
-// its channel has not had before, by their links; who keeps accounts in bytes of the
-// traversal cannot rely on it, for a peer can leave out what it likes and come back for
-// it. It returns at once and may be called by a validator, and again at any time.
+// Progress.Outside says so. Data-transfer's limit counts blocks that its channel has not
+// had before, by their links; who keeps accounts in bytes of the traversal cannot rely on
+// it, for a peer can leave out what it likes and come back for it. It returns at once and
+// may be called by a validator, and again at any time.
 func (e *Exchange) Bound(chid datatransfer.ChannelID, from int64, size, held uint64) {
 	m := e.table.meterOf(chid)
 	if m == nil {
@@ -32,7 +32,7 @@ func (e *Exchange) Bound(chid datatransfer.ChannelID, from int64, size, held uin
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.bound != b && (!m.bound.set || m.bound.size < size) {
+	if !m.bound.set || m.bound.size < size {
 		m.past = 0 // whoever raises it may want to see where the channel is
 	}
 	m.bound = b

@@ -124,7 +124,7 @@ func (m *meter) block(id graphsync.RequestID, b graphsync.BlockData) (again, out
 	if wire != 0 {
 		m.p.High = max(m.p.High, index)
 	}
-	return again, outside
+	return again, false
 }
 
 // start counts what the latest request sends.
